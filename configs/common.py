@@ -1,0 +1,47 @@
+"""What the configs share."""
+
+
+def finish(config, arg):
+    """Applies the argument behind the colon and locks the config.
+
+    Args:
+      config: complete.
+      arg: None or "", or "quick".
+
+    Raises:
+      ValueError: another argument.
+    """
+    if arg == "quick":
+        _quick(config)
+    elif arg:
+        raise ValueError(f"unknown config argument {arg!r}; known: quick.")
+    config.lock()
+    return config
+
+
+def _quick(config):
+    """Seconds on a CPU, on the embedded digits, with the same parts and path."""
+    config.name += "_quick"
+    small = {
+        "name": "convnet",
+        "width": 8,
+        "depth": 2,
+        "norm": "batch",
+        "initializer": "torch",
+    }
+    if config.squeeze.model.name == "resnet18":
+        small = {"name": "resnet18", "width": 4, "stem": "3x3"}
+    config.data.name = "digits"
+    config.squeeze.model = dict(small)
+    config.student.model = dict(small)
+    config.squeeze.epochs = 1
+    config.squeeze.batch_size = 128
+    config.recover.ipc = (2,)
+    config.recover.sets = 1
+    config.recover.num_steps = 5
+    config.recover.jitter = 1
+    config.relabel.batch_size = 20
+    config.student.epochs = 3
+    config.evaluate.whole_epochs = 0
+    config.evaluate.labels = ("soft",)
+    config.evaluate.against = ("random",)

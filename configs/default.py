@@ -1,0 +1,108 @@
+"""WMDD on handwritten digits: the smallest honest run.
+
+Method:   H. Liu et al., "Dataset Distillation via the Wasserstein Metric", ICCV 2025,
+          https://arxiv.org/abs/2311.18531, and its baselines, on the embedded digits.
+Command:  python -m launch.recover && python -m launch.evaluate
+Hardware: two CPU cores, a few minutes, compilation included.
+Expected: the table in the README.
+
+Every field can be changed on the command line: --config.recover.num_steps=500.
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(arg=None):
+    """The config; `arg` "quick" shrinks it to seconds."""
+    config = config_dict.ConfigDict()
+    config.name = "default"  # of the work folder, runs/<name>
+    config.seed = 0  # of everything
+    config.save_every_s = 60.0  # seconds between states of unfinished stages
+
+    config.data = config_dict.ConfigDict()
+    config.data.name = "digits"
+    # Share of the training images kept out of training and scored *instead of* the
+    # test split: for choosing any number in this file. 0 for the final scores.
+    config.data.holdout = 0.0
+
+    convnet = {
+        "name": "convnet",
+        "width": 32,
+        "depth": 3,
+        "norm": "batch",
+        "initializer": "torch",
+    }
+
+    config.squeeze = config_dict.ConfigDict()
+    config.squeeze.model = dict(convnet)  # "convnet" or "resnet18", and its options
+    config.squeeze.restore = ""  # folder of a finished teacher to use instead
+    config.squeeze.optimizer = "sgd"  # "sgd" (with momentum) or "adamw"
+    config.squeeze.learning_rate = 0.025  # at the start; cosine to 0, by epoch
+    config.squeeze.momentum = 0.9
+    config.squeeze.weight_decay = 1e-4
+    config.squeeze.batch_size = 32  # images
+    config.squeeze.epochs = 50
+    config.squeeze.crop_scale = (0.5, 1.0)  # share of the area; (1, 1) for no crop
+    config.squeeze.flip = False  # a mirrored digit is another sign
+
+    config.stats = config_dict.ConfigDict()
+    config.stats.batch_size = 100  # images the teacher sees at a time
+    config.stats.exact = True  # class variance; False for WMDD's average over batches
+    config.stats.weights = "uniform"  # of the atoms: "uniform", "learned", "voronoi"
+    config.stats.solver = "lp"  # "lp" (exact) or "sinkhorn"
+    config.stats.epsilon = 0.01  # of sinkhorn, in units of the mean cost
+    config.stats.iterations = 100  # most alternations of a barycenter
+
+    config.recover = config_dict.ConfigDict()
+    config.recover.method = "wmdd"  # a module of ddjax/methods
+    config.recover.start = "real"  # "real" image nearest to the atom, or "noise"
+    config.recover.ipc = (1, 10)  # images per class
+    config.recover.sets = 3  # distilled sets for each ipc, from as many seeds
+    config.recover.num_steps = 500  # of the optimiser, for each chunk
+    config.recover.learning_rate = 0.1  # of Adam, in normalised pixels; cosine to 0
+    config.recover.batch_size = 100  # images of a chunk, at most
+    config.recover.crop_scale = (0.5, 1.0)
+    config.recover.flip = False
+    config.recover.jitter = 1  # largest roll, pixels
+
+    # Arguments of each method, and `layout`, how its images are cut into chunks:
+    # "classes" (all images of a class together) or "images" (one of each class).
+    config.methods = config_dict.ConfigDict()
+    config.methods.wmdd = {"layout": "classes", "bn_weight": 10.0, "ce_weight": 1.0}
+    config.methods.sre2l = {
+        "layout": "images",
+        "bn_weight": 1.0,
+        "first_bn_weight": 10.0,
+    }
+    config.methods.cda = {"layout": "images", "bn_weight": 1.0, "first_bn_weight": 10.0}
+
+    config.relabel = config_dict.ConfigDict()
+    config.relabel.store = True  # False: students ask the teacher, nothing is stored
+    config.relabel.batch_size = 100  # images of a student's batch
+    config.relabel.crop_scale = (0.5, 1.0)
+    config.relabel.flip = False
+    config.relabel.cutmix = True
+
+    config.student = config_dict.ConfigDict()
+    config.student.model = dict(convnet)
+    config.student.epochs = 300
+    config.student.learning_rate = 1e-3  # AdamW; cosine to 0, by epoch
+    config.student.weight_decay = 0.01
+    config.student.temperature = 20.0  # of soft labels
+
+    config.evaluate = config_dict.ConfigDict()
+    # What ours is compared with: baselines, or "method/start".
+    config.evaluate.against = (
+        "random",
+        "herding",
+        "kmeans",
+        "sre2l/noise",
+        "wmdd/noise",
+    )
+    config.evaluate.labels = ("hard", "soft")
+    config.evaluate.students = 1  # students for each distilled set
+    config.evaluate.whole_epochs = 60  # of the bound on all images; 0 for none
+
+    return common.finish(config, arg)

@@ -1,0 +1,74 @@
+"""The loop of every stage: one step, compiled once, called many times."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ddjax import parallel
+
+__all__ = ["run"]
+
+_BLOCK = 50  # steps fused into one program on an accelerator, to hide its dispatch
+
+
+def run(
+    step: Callable,
+    state,
+    shared,
+    private,
+    steps: range,
+    *,
+    spread: Callable = parallel.single,
+    observe: Callable | None = None,
+):
+    """Runs `state, metrics = step(state, index, shared, private)` for every index.
+
+    On a CPU a Python loop over the jitted step; on an accelerator blocks of steps
+    under `lax.scan`. Nothing is read back from the device here: an observer that wants
+    numbers decides how often to wait for them.
+
+    Args:
+      step: pure function; draws its randomness from keys in `private` and the index.
+        Pass the same object again and it is not compiled again.
+      state: where to start; **donated**, do not use it afterwards.
+      shared: arrays that all chunks or students have in common.
+      private: arrays of this one (or a stack of them, see `spread`).
+      steps: indices still to run, consecutive.
+      spread: `parallel.single`, `stacked` or `over_devices`.
+      observe: called as `(done, state, metrics)` after each block; `metrics` has
+        shape [..., steps in the block]. It must not keep `state`.
+
+    Returns:
+      The last state.
+    """
+    block = 1 if parallel.is_cpu() else _BLOCK
+    first = steps.start
+    while first < steps.stop:
+        length = min(block, steps.stop - first)
+        program = _compiled(step, spread, length)
+        state, metrics = program(state, jnp.int32(first), shared, private)
+        first += length
+        if observe is not None:
+            observe(first, state, metrics)
+    return state
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(step, spread, length):
+    if length == 1:
+
+        def block(state, first, shared, private):
+            state, metrics = step(state, first, shared, private)
+            return state, jax.tree.map(lambda x: x[None], metrics)
+
+    else:
+
+        def block(state, first, shared, private):
+            def body(state, offset):
+                return step(state, first + offset, shared, private)
+
+            return jax.lax.scan(body, state, jnp.arange(length))
+
+    return spread(block)

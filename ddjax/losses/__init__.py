@@ -1,0 +1,16 @@
+"""Losses: arrays to a scalar. No model, no state, no loop."""
+
+from ddjax.losses.batchnorm import batch_norm, class_batch_norm, group_moments
+from ddjax.losses.features import barycenter_distance
+from ddjax.losses.labels import cross_entropy, soft_label_divergence
+from ddjax.losses.priors import total_variation
+
+__all__ = [
+    "barycenter_distance",
+    "batch_norm",
+    "class_batch_norm",
+    "cross_entropy",
+    "group_moments",
+    "soft_label_divergence",
+    "total_variation",
+]

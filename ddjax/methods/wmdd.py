@@ -1,0 +1,79 @@
+"""WMDD: match the atoms of per-class Wasserstein barycenters.
+
+Reference: H. Liu, Y. Li, T. Xing, P. Wang, V. Dalal, L. Li, J. He and H. Wang, "Dataset
+Distillation via the Wasserstein Metric", ICCV 2025, https://arxiv.org/abs/2311.18531.
+"""
+
+from collections.abc import Callable
+
+import optax
+
+from ddjax import losses
+from ddjax.methods import base
+
+__all__ = ["method"]
+
+
+def method(
+    apply_fn: Callable,
+    optimizer: optax.GradientTransformation,
+    *,
+    augment: Callable = base.VIEW,
+    feature_weight: float = 1.0,
+    ce_weight: float = 1.0,
+    bn_weight: float = 10.0,
+    first_bn_weight: float = 1.0,
+    per_class: bool = True,
+    squared: bool = False,
+) -> base.Method:
+    """Features to their atoms, BatchNorm statistics to those of the class.
+
+        L = feature_weight ||F - B||_F + ce_weight CE(z, y)
+            + bn_weight sum_l s_l mean_k (||V_kl - v_kl|| + ||M_kl - m_kl||)
+
+    This is the released code's loss. The paper's has squared norms and no cross
+    entropy (`squared=True, ce_weight=0`); its authors' own diary found the squared form
+    worse. The statistics are weighted by the masses of the atoms, as the paper has it
+    and the released code has not; with equal masses there is no difference.
+
+    Args:
+      apply_fn: the teacher.
+      optimizer: of the pixels.
+      augment: `(key, images, count) -> images`.
+      feature_weight: 0 gives the ablation "CE + PCBN".
+      ce_weight: 1 by default in the code; 0 in its ImageNet-1K runs.
+      bn_weight: lambda; 10 for ImageNette, 300 for Tiny-ImageNet, 500 for ImageNet-1K.
+      first_bn_weight: s_0.
+      per_class: False compares the whole chunk to the teacher's running statistics,
+        the ablation "Wass + BN".
+      squared: the paper's form.
+    """
+
+    def loss(images, context, targets):
+        logits, out = apply_fn(context.teacher, images)
+        if per_class:
+            bn = losses.class_batch_norm(
+                out["moments"],
+                targets.class_stats,
+                weights=targets.weights,
+                first_weight=first_bn_weight,
+                squared=squared,
+            )
+        else:
+            bn = losses.batch_norm(
+                out["moments"],
+                out["running"],
+                first_weight=first_bn_weight,
+                squared=squared,
+            )
+        feature = losses.barycenter_distance(
+            out["features"], targets.features, squared=squared
+        )
+        return {
+            "feature": feature_weight * feature,
+            "cross_entropy": ce_weight * losses.cross_entropy(logits, targets.labels),
+            "batch_norm": bn_weight * bn,
+        }
+
+    requires = ("teacher", "class_stats", "barycenter")
+    return base.from_loss(loss, optimizer, augment=augment, requires=requires)

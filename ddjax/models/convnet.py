@@ -1,0 +1,70 @@
+"""ConvNet-D, the small network of dataset condensation."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from ddjax.models import layers
+
+__all__ = ["ConvNet"]
+
+
+class ConvNet(nn.Module):
+    """`depth` blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling.
+
+    The features are what the linear layer reads, flattened as the reference flattens
+    them (channels first), so that PyTorch's weights carry over.
+
+    Reference: B. Zhao, K. R. Mopuri and H. Bilen, "Dataset Condensation with Gradient
+    Matching", ICLR 2021, https://arxiv.org/abs/2006.05929 (ConvNet of its code).
+    """
+
+    num_classes: int
+    width: int = 128
+    depth: int = 3
+    norm: str = "batch"  # "batch" or "instance"
+    initializer: str = "torch"  # "torch" (the reference's default) or "he"
+    conv: Callable | None = None
+
+    def check(self, shape):
+        """ValueError if the options do not suit images of this shape."""
+        if self.norm not in ("batch", "instance"):
+            raise ValueError(f"unknown norm {self.norm!r}; known: batch, instance.")
+        if self.initializer not in ("torch", "he"):
+            raise ValueError(
+                f"unknown initializer {self.initializer!r}; known: torch, he."
+            )
+        deepest = min(shape[:2]).bit_length() - 1
+        if self.depth > deepest:
+            raise ValueError(
+                f"depth {self.depth} halves an image of {shape[0]}x{shape[1]} pixels "
+                f"to nothing; use depth {deepest} or less."
+            )
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        moments, running = [], []
+        for _ in range(self.depth):
+            x = layers.conv(
+                self.width,
+                3,
+                use_bias=True,
+                init=self.initializer,
+                in_features=x.shape[-1],
+                hook=self.conv,
+            )(x)
+            if self.norm == "batch":
+                x, seen, stored = layers.BatchNorm()(x, train)
+                moments.append(seen)
+                running.append(stored)
+            else:
+                x = layers.instance_norm()(x)
+            x = nn.avg_pool(nn.relu(x), (2, 2), (2, 2))
+        features = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        logits = layers.dense(self.num_classes, features.shape[-1])(features)
+        out = {
+            "features": features,
+            "moments": tuple(moments),
+            "running": tuple(running),
+        }
+        return logits, out

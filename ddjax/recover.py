@@ -1,0 +1,266 @@
+"""Recover: synthesise the images, chunk by chunk."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax import data, loop, parallel, selection
+from ddjax.methods import Method
+from ddjax.types import (
+    Barycenter,
+    ClassStats,
+    Context,
+    Dataset,
+    DistilledSet,
+    Moments,
+    Targets,
+)
+
+__all__ = ["Wave", "chunks", "recover", "run_wave", "starts", "targets", "waves"]
+
+
+class Wave(NamedTuple):
+    """Chunks of one shape that run at the same time, one on each device."""
+
+    rows: np.ndarray  # [k, n], rows of the distilled set
+    offset: int  # steps made by the waves before it
+
+
+def chunks(num_classes: int, ipc: int, batch_size: int, layout: str) -> list:
+    """Cuts a distilled set into chunks of at most `batch_size` images.
+
+    Args:
+      num_classes: C.
+      ipc: images per class.
+      batch_size: images a device takes at a time; whole classes are never cut, so
+        with layout "classes" a chunk has at least `ipc`.
+      layout: "classes" (whole classes with all their images: what per-class
+        statistics need; WMDD) or "images" (one image of each class: SRe2L).
+
+    Returns:
+      List of [n] int arrays, rows of the class-major set; together they are all rows.
+      The last chunk may be smaller: nothing needs to divide anything.
+
+    Raises:
+      ValueError: unknown layout.
+
+    Example:
+      >>> from ddjax import recover
+      >>> [len(rows) for rows in recover.chunks(5, 3, 6, "classes")]
+      [6, 6, 3]
+    """
+    if layout not in ("classes", "images"):
+        raise ValueError(f"unknown layout {layout!r}; known: classes, images.")
+    rows = np.arange(num_classes * ipc).reshape(num_classes, ipc)
+    if layout == "classes":
+        width = max(1, batch_size // ipc)
+        return [rows[k : k + width].ravel() for k in range(0, num_classes, width)]
+    return [
+        rows[k : k + batch_size, j]
+        for j in range(ipc)
+        for k in range(0, num_classes, batch_size)
+    ]
+
+
+def waves(cuts: list, num_steps: int, devices: int) -> list[Wave]:
+    """Groups neighbouring chunks of equal size, one for each device.
+
+    Args:
+      cuts: as `chunks` gives them.
+      num_steps: optimiser steps of each chunk.
+      devices: how many run at the same time.
+    """
+    groups: list[list] = []
+    for rows in cuts:
+        last = groups[-1] if groups else []
+        if last and len(last) < devices and len(last[0]) == len(rows):
+            last.append(rows)
+        else:
+            groups.append([rows])
+    return [Wave(np.stack(rows), i * num_steps) for i, rows in enumerate(groups)]
+
+
+def starts(
+    key: jax.Array,
+    start: str,
+    dataset: Dataset,
+    ipc: int,
+    *,
+    features: np.ndarray | None = None,
+    atoms: np.ndarray | None = None,
+) -> np.ndarray:
+    """The images that a recovery starts from.
+
+    Args:
+      key: draws the noise; image by image, so that neither devices nor chunks matter.
+      start: "noise" (normal, in normalised pixels: the papers) or "real" (the real
+        image of the class that is nearest to the image's atom).
+      dataset: the real images.
+      ipc: images per class.
+      features: [N, D], of the real images; for "real".
+      atoms: [C, ipc, D]; for "real".
+
+    Returns:
+      [C * ipc, H, W, ch] float32, class-major. Noise is not clipped to [0, 1]; the
+      first step does that.
+
+    Raises:
+      ValueError: unknown start.
+    """
+    info = dataset.info
+    if start == "noise":
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
+            np.arange(info.num_classes * ipc)
+        )
+        noise = jax.vmap(lambda k: jax.random.normal(k, info.shape))(keys)
+        return np.asarray(noise * jnp.array(info.std) + jnp.array(info.mean))
+    if start == "real":
+        rows = [
+            place.start + selection.nearest(features[place], atoms[k])
+            for k, place in enumerate(data.class_slices(dataset))
+        ]
+        return dataset.images[np.concatenate(rows)] / np.float32(255)
+    raise ValueError(f"unknown start {start!r}; known: noise, real.")
+
+
+def targets(
+    rows: np.ndarray,
+    images: np.ndarray,
+    ipc: int,
+    *,
+    barycenter: Barycenter | None = None,
+    class_stats: ClassStats | None = None,
+) -> Targets:
+    """What one chunk starts from and is matched to.
+
+    Args:
+      rows: [n], of the distilled set.
+      images: [C * ipc, H, W, ch], as `starts` gives them.
+      ipc: images per class.
+      barycenter: of the classes; its atoms and weights are given to the images.
+      class_stats: of the classes.
+    """
+    labels = (rows // ipc).astype(np.int32)
+    weights, features, layers = np.full(len(rows), 1 / ipc, np.float32), (), ()
+    if barycenter is not None:
+        weights = barycenter.weights.reshape(-1)[rows]
+        features = barycenter.points.reshape(-1, barycenter.points.shape[-1])[rows]
+    if class_stats is not None:
+        present = np.unique(labels)
+        layers = tuple(Moments(m.mean[present], m.var[present]) for m in class_stats[0])
+    return Targets(images[rows], labels, weights, features, layers)
+
+
+def run_wave(
+    key: jax.Array,
+    method: Method,
+    context: Context,
+    wave: Wave,
+    targets: list[Targets],
+    num_steps: int,
+    *,
+    state=None,
+    done: int = 0,
+    observe: Callable | None = None,
+) -> list[DistilledSet]:
+    """Recovers the chunks of one wave, from the start or from a saved state.
+
+    The randomness of a chunk comes from the key, its first row and the step, so the
+    images do not depend on how many devices there are.
+
+    Args:
+      key: of the whole recovery.
+      method: what to do in a step.
+      context: arrays all chunks share.
+      wave: which chunks.
+      targets: one for each chunk of the wave.
+      num_steps: optimiser steps of each chunk.
+      state: as `observe` saw it after `done` steps; None to begin.
+      done: steps of this wave already made.
+      observe: see `loop.run`; its step numbers go through all waves.
+
+    Returns:
+      One DistilledSet per chunk, on the host.
+    """
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(wave.rows[:, 0])
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *targets)
+    if state is None:
+        state = initial_state(method, context, stacked, keys)
+    many = len(targets) > 1
+    if not many:  # a stack of one would only add an axis to every operation
+        state, stacked, keys = jax.tree.map(lambda x: x[0], (state, stacked, keys))
+
+    def watch(step, state, metrics):
+        if observe is not None:
+            state = state if many else jax.tree.map(lambda x: x[None], state)
+            observe(wave.offset + step, state, metrics)
+
+    state = loop.run(
+        _chunk_step(method),
+        state,
+        context,
+        (keys, stacked),
+        range(done, num_steps),
+        spread=parallel.over_devices if many else parallel.single,
+        observe=watch,
+    )
+    if not many:
+        state = jax.tree.map(lambda x: x[None], state)
+    return [
+        jax.device_get(
+            method.finalize(jax.tree.map(lambda x, i=i: x[i], state), context, target)
+        )
+        for i, target in enumerate(targets)
+    ]
+
+
+def initial_state(method: Method, context: Context, stacked: Targets, keys):
+    """The method's state for a stack of chunks."""
+    return jax.vmap(method.init, in_axes=(0, None, 0))(keys, context, stacked)
+
+
+@functools.cache
+def _chunk_step(method: Method):
+    def step(state, index, context, private):
+        key, targets = private
+        return method.step(jax.random.fold_in(key, index), state, context, targets, ())
+
+    return step
+
+
+def recover(
+    key: jax.Array,
+    method: Method,
+    context: Context,
+    targets_of: Callable,
+    cuts: list,
+    num_steps: int,
+    *,
+    observe: Callable | None = None,
+) -> DistilledSet:
+    """Recovers a whole distilled set, all in memory.
+
+    `launch.recover` does the same and keeps what it has on disk.
+
+    Args:
+      key: consumed.
+      method: see `ddjax.methods`.
+      context: the teacher.
+      targets_of: `rows [n] -> Targets`, such as a partial of `targets`.
+      cuts: as `chunks` gives them.
+      num_steps: optimiser steps for each chunk.
+      observe: see `loop.run`.
+
+    Returns:
+      DistilledSet, class-major, on the host.
+    """
+    order = np.argsort(np.concatenate(cuts))
+    parts = []
+    for wave in waves(cuts, num_steps, parallel.device_count()):
+        goals = [targets_of(rows) for rows in wave.rows]
+        parts += run_wave(key, method, context, wave, goals, num_steps, observe=observe)
+    return jax.tree.map(lambda *part: np.concatenate(part)[order], *parts)

@@ -1,0 +1,172 @@
+"""Stats: what the teacher sees in the real images of each class.
+
+One pass over the data gives the features and the per-class BatchNorm moments; the
+barycenters of the features follow.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddjax import data, ot
+from ddjax.types import Barycenter, ClassStats, Dataset, Moments
+
+__all__ = ["barycenters", "class_moments", "collect"]
+
+
+def collect(
+    apply_fn: Callable,
+    variables,
+    dataset: Dataset,
+    *,
+    batch_size: int = 100,
+    exact: bool = True,
+    observe: Callable | None = None,
+) -> tuple[np.ndarray, ClassStats]:
+    """Features and per-class BatchNorm moments, class by class.
+
+    Args:
+      apply_fn: the teacher.
+      variables: of the teacher.
+      dataset: class-major real images.
+      batch_size: images at a time.
+      exact: see `class_moments`.
+      observe: called with the number of images done.
+
+    Returns:
+      (features [N, D] float32, in the order of the data set; ClassStats).
+    """
+    report = _reporter(apply_fn)
+    features, layers, done = [], [], 0
+    for rows in data.class_slices(dataset):
+        seen = []
+        images = dataset.images[rows]
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            real = len(batch)
+            # Padding keeps one shape, so one program; the padded rows are dropped.
+            padding = [(0, batch_size - real)] + [(0, 0)] * (batch.ndim - 1)
+            out = jax.device_get(report(variables, np.pad(batch, padding)))
+            seen.append(jax.tree.map(lambda x, n=real: x[:n], out))
+            done += real
+            if observe is not None:
+                observe(done)
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *seen)
+        features.append(whole[0])
+        size = None if exact else batch_size
+        layers.append([class_moments(m, batch_size=size) for m in whole[1]])
+    stacked = tuple(Moments(*map(np.stack, zip(*layer))) for layer in zip(*layers))
+    count = np.array([len(x) for x in features], np.int32)
+    return np.concatenate(features), ClassStats(stacked, count)
+
+
+@functools.lru_cache(maxsize=8)
+def _reporter(apply_fn):
+    def report(variables, images):
+        _, out = apply_fn(variables, images / jnp.float32(255))
+        return out["features"], out["moments"]
+
+    return jax.jit(report)
+
+
+def class_moments(images: Moments, *, batch_size: int | None = None) -> Moments:
+    """Moments of one class from those of its images, accumulated in float64.
+
+    The exact class variance is the mean of the images' variances plus the variance of
+    their means. WMDD's code averages the variances *within batches* instead and so
+    loses the part between the batches' means: small for batches of 100, large for
+    small ones.
+
+    Args:
+      images: of each image, [n, c].
+      batch_size: None for the exact variance; else the reference code's, with its
+        batches in the order of the rows.
+
+    Returns:
+      Moments [c], float32.
+    """
+    mean, var = (np.asarray(x, np.float64) for x in images)
+    groups = [slice(None)]
+    if batch_size is not None:
+        groups = [slice(i, i + batch_size) for i in range(0, len(mean), batch_size)]
+    sizes = [len(mean[group]) for group in groups]
+    within = [var[group].mean(0) + mean[group].var(0) for group in groups]
+    pooled = np.average(within, axis=0, weights=sizes)
+    return Moments(mean.mean(0).astype(np.float32), pooled.astype(np.float32))
+
+
+def barycenters(
+    key: jax.Array,
+    features: np.ndarray,
+    dataset: Dataset,
+    ipc: int,
+    *,
+    weights: str = "uniform",
+    solver: Callable = ot.lp,
+    iterations: int = 100,
+) -> Barycenter:
+    """The barycenter of every class.
+
+    Classes are padded with points of zero mass to the size of the largest and solved
+    side by side, `_CLASSES` at a time.
+
+    Args:
+      key: draws the initial atoms; the draw of a class depends on its label only.
+      features: [N, D], class-major, as `collect` gives them.
+      dataset: tells where the classes are.
+      ipc: atoms per class.
+      weights: see `ot.barycenter`.
+      solver: see `ot.barycenter`.
+      iterations: see `ot.barycenter`.
+
+    Returns:
+      Barycenter with points [C, ipc, D], on the host.
+
+    Raises:
+      ValueError: a class has fewer than `ipc` images.
+    """
+    slices = data.class_slices(dataset)
+    check_ipc(ipc, dataset)
+    largest = max(rows.stop - rows.start for rows in slices)
+    x = np.zeros((len(slices), largest, features.shape[1]), np.float32)
+    mass = np.zeros((len(slices), largest), np.float32)
+    for k, rows in enumerate(slices):
+        size = rows.stop - rows.start
+        x[k, :size] = features[rows]
+        # Padding rows repeat a real one: they must not stretch the cloud.
+        x[k, size:] = features[rows.start]
+        mass[k, :size] = 1 / size
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(np.arange(len(slices)))
+
+    @jax.jit
+    @jax.vmap
+    def solve(key, x, a):
+        return ot.barycenter(
+            key, x, ipc, a=a, weights=weights, solver=solver, iterations=iterations
+        )
+
+    parts = [
+        jax.device_get(
+            solve(keys[k : k + _CLASSES], x[k:][:_CLASSES], mass[k:][:_CLASSES])
+        )
+        for k in range(0, len(slices), _CLASSES)
+    ]
+    return jax.tree.map(lambda *part: np.concatenate(part), *parts)
+
+
+_CLASSES = 50  # 1,300 points of 512 features each are then 133 MB
+
+
+def check_ipc(ipc: int, dataset: Dataset) -> None:
+    """ValueError unless every class has at least `ipc` >= 1 images."""
+    counts = np.bincount(dataset.labels, minlength=dataset.info.num_classes)
+    smallest = int(np.argmin(counts))
+    if not 1 <= ipc <= counts[smallest]:
+        raise ValueError(
+            f"ipc must lie in 1..{counts[smallest]}; got {ipc}. The smallest class of "
+            f"{dataset.info.name}, {dataset.info.classes[smallest]!r}, has "
+            f"{counts[smallest]} images."
+        )

@@ -1,0 +1,79 @@
+"""What all programs share: flags, one-line errors, and the compile cache."""
+
+import logging as standard_logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(_ROOT / "configs" / "default.py"),
+    "The experiment: a file of configs/, with ':quick' behind it for a short run.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Where artifacts are kept; runs/<name of the config> by default."
+)
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def main(run: Callable) -> None:
+    """Runs `run(config, workdir)` as a program.
+
+    An error that the user can mend is a ValueError and ends in one line; --debug shows
+    where it came from. Ctrl-C leaves what is done on disk.
+    """
+
+    def program(arguments):
+        if len(arguments) > 1:
+            raise app.UsageError(f"unknown argument {arguments[1]!r}.")
+        _log_plainly()
+        enable_compile_cache()
+        workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
+        try:
+            run(_CONFIG.value, workdir)
+        except ValueError as error:
+            if _DEBUG.value:
+                raise
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit("\nstopped. The same command goes on from the last checkpoint.")
+
+    try:
+        app.run(program, flags_parser=_parse)
+    except (AttributeError, KeyError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _parse(arguments):
+    """Flags, with a mistyped config field as a message instead of a traceback."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(f"error: {error}")
+    except (AttributeError, KeyError, FileNotFoundError, ValueError, TypeError) as e:
+        sys.exit(f"error: {str(e).strip(chr(34))}")
+
+
+def _log_plainly() -> None:
+    """Messages without the prefix that only developers read."""
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(message)s"))
+    standard_logging.getLogger("jax").setLevel(standard_logging.WARNING)
+    standard_logging.getLogger("orbax").setLevel(standard_logging.ERROR)
+
+
+def enable_compile_cache() -> None:
+    """Keeps compiled programs in ~/.cache/ddjax between runs, small ones too."""
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder is None:
+        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "ddjax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

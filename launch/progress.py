@@ -1,0 +1,120 @@
+"""Progress of a loop: the bar, the history of the losses, saves, and the NaN check."""
+
+import json
+import time
+
+import jax
+import numpy as np
+import tqdm
+
+from ddjax import checkpoint
+
+_ROWS = 1000  # of a history, whatever the length of the run
+_LOOK_EVERY_S = 0.5  # how often to wait for the device, to look at its numbers
+_FORMAT = (
+    "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} "
+    "[{elapsed}<{remaining}, {pace}{postfix}]"
+)
+
+
+class _Bar(tqdm.tqdm):
+    @property
+    def format_dict(self):
+        shown = super().format_dict
+        elapsed, made = shown["elapsed"], shown["n"] - shown["initial"]
+        rate = shown["rate"] or (made / elapsed if elapsed else 0)
+        pace = f"{1 / rate:.2g} s/{shown['unit']}" if rate else "? s/step"
+        return {**shown, "pace": pace}
+
+
+def bar(title: str, total: int, done: int = 0, unit: str = "step"):
+    """A progress bar with seconds per step and the time left."""
+    return _Bar(
+        total=total,
+        initial=done,
+        desc=title,
+        unit=unit,
+        bar_format=_FORMAT,
+        dynamic_ncols=True,
+    )
+
+
+class Monitor:
+    """The observer of `loop.run` in a program.
+
+    Twice a second it reads the losses made since the last look, and stops at the first
+    that is not finite; then it may save the state, which is therefore always good.
+    """
+
+    def __init__(self, stage: checkpoint.Stage, shown, save_every_s: float):
+        """`stage` keeps the states, `shown` is a bar; see `bar`."""
+        self.history = []
+        self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
+        self._stride = max(1, shown.total // _ROWS)
+        self._pending = []
+        self._looked = self._saved = time.monotonic()
+        self._done = shown.n
+
+    def resume(self, done: int) -> None:
+        """Takes back the history up to `done` steps."""
+        path = self._stage.folder / "history.json"
+        if path.exists():
+            rows = json.loads(path.read_text())
+            self.history = [row for row in rows if row["step"] <= done]
+        self._done = done
+
+    def __call__(self, done: int, state, metrics) -> None:
+        self._pending.append(metrics)
+        self._bar.update(done - self._done)
+        self._done = done
+        now = time.monotonic()
+        if now - self._looked > _LOOK_EVERY_S or done == self._bar.total:
+            self.look()
+        if now - self._saved > self._save_every_s:
+            self.look()
+            self._stage.save(done, state)
+            self.write_history()
+            self._saved = now
+
+    def look(self) -> None:
+        """Reads what was reported since the last look.
+
+        Raises:
+          ValueError: a loss is not finite; says at which step, and what is left.
+        """
+        self._looked = time.monotonic()
+        if not self._pending:
+            return
+        reports = jax.device_get(self._pending)
+        self._pending = []
+        # [..., steps]: chunks or students of the stack are averaged.
+        terms = {
+            name: np.concatenate(
+                [
+                    np.reshape(r[name], (-1, np.shape(r[name])[-1])).mean(0)
+                    for r in reports
+                ]
+            )
+            for name in reports[0]
+        }
+        first = self._done - len(terms["loss"]) + 1
+        for offset, values in enumerate(zip(*terms.values())):
+            step = first + offset
+            if not np.all(np.isfinite(values)):
+                shown = ", ".join(f"{k} {v:.3g}" for k, v in zip(terms, values))
+                raise ValueError(
+                    f"the loss is not finite at step {step} ({shown}). The last good "
+                    f"state is kept in {self._stage.folder}; lower the learning rate, "
+                    "or look at the data."
+                )
+            if step % self._stride == 0 or step == 1:
+                row = {name: round(float(v), 6) for name, v in zip(terms, values)}
+                self.history.append({"step": step, **row})
+        latest = {name: f"{values[-1]:.4g}" for name, values in terms.items()}
+        self._bar.set_postfix(latest, refresh=False)
+
+    def write_history(self) -> None:
+        """Writes the losses to history.json in the stage's folder."""
+        text = json.dumps(self.history).encode()
+        path = self._stage.folder / "history.json"
+        checkpoint.write_atomically(path, lambda file: file.write(text))

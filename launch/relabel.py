@@ -1,0 +1,85 @@
+"""Makes the teacher's soft labels for a distilled set.
+
+    python -m launch.relabel --config=configs/default.py
+
+Makes <workdir>/relabel/<set>-<hash>/ for every distilled set of the config, if
+`relabel.store` is on; else there is nothing to store, and students ask the teacher.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ddjax import checkpoint, relabel, student
+from launch import program, progress, recover, squeeze
+
+
+class Labels(NamedTuple):
+    """Soft labels as a student's loop takes them."""
+
+    soft: Any  # logits [steps, B, C] float16, or the teacher's variables
+    teacher_fn: Any  # None, or the teacher's apply
+    key: jax.Array  # of the views
+    bytes: int  # of what training needs besides images and hard labels
+
+
+def run(config, workdir) -> None:
+    """The soft labels of every distilled set of the config."""
+    for distilled in recover.run(config, workdir):
+        make(config, workdir, distilled, recipe(config))
+
+
+def recipe(config, epochs: int = 0) -> student.Recipe:
+    """The students' recipe, of which the views are the labels' too."""
+    views = config.relabel.to_dict()
+    views = {k: views[k] for k in relabel.Views._fields}
+    views["crop_scale"] = tuple(views["crop_scale"])
+    section = config.student
+    return student.Recipe(
+        relabel.Views(**views),
+        epochs or section.epochs,
+        section.learning_rate,
+        section.weight_decay,
+        section.temperature,
+    )
+
+
+def make(config, workdir, distilled: recover.Distilled, recipe) -> Labels:
+    """The labels of one distilled set; loaded, made, or left to the teacher."""
+    teacher = squeeze.run(config, workdir)
+    key = jax.random.fold_in(jax.random.key(config.seed), int(distilled.hash[:7], 16))
+    if not config.relabel.store:
+        size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(teacher.variables))
+        return Labels(teacher.variables, teacher.network.apply, key, size)
+    images = distilled.images.images
+    total = student.num_steps(recipe, len(images))
+    made_from = {
+        "version": 1,
+        "views": recipe.views._asdict(),
+        "steps": total,
+        "images": distilled.hash,
+        "teacher": teacher.hash,
+    }
+    name = f"{distilled.record['arm'].replace('/', '-')}-ipc{distilled.record['ipc']}"
+    stage = checkpoint.Stage(workdir, "relabel", name, made_from)
+    if not stage.complete:
+        began = time.monotonic()
+        with progress.bar(f"relabel {name}", total) as bar:
+            logits = relabel.soft_labels(
+                teacher.network.apply,
+                teacher.variables,
+                recipe.views,
+                key,
+                images,
+                range(total),
+                observe=lambda done: bar.update(done - bar.n),
+            )
+        stage.finish({"logits": logits}, {"seconds": time.monotonic() - began})
+    logits = stage.load()["logits"]
+    return Labels(logits, None, key, logits.nbytes)
+
+
+if __name__ == "__main__":
+    program.main(run)

@@ -1,0 +1,125 @@
+"""Tables and pictures of what a work folder holds.
+
+    python -m launch.report --workdir=runs/default
+
+Trains nothing: it reads the records that `launch.evaluate` left for this config.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from ddjax import checkpoint, report
+from launch import program
+
+_NAMES = {
+    "random": "random",
+    "herding": "herding",
+    "kmeans": "k-means medoids",
+    "sre2l": "SRe2L",
+    "cda": "CDA",
+    "wmdd": "WMDD",
+}
+
+
+def run(config, workdir) -> None:
+    """Writes <workdir>/report/ from the records that are there."""
+    folders = sorted((pathlib.Path(workdir) / "evaluate").glob("*/manifest.json"))
+    if not folders:
+        raise ValueError(
+            f"no records in {workdir}/evaluate; run launch.evaluate with the same "
+            "--config and --workdir first."
+        )
+    records = []
+    for path in folders:
+        found = checkpoint.record(path.parent)
+        records.append({**found.pop("made_from"), **found})
+    write(config, workdir, records)
+
+
+def write(config, workdir, records: list[dict]) -> None:
+    """Writes table.md, table.csv, records.json and grid.png, and prints the table."""
+    folder = pathlib.Path(workdir) / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    header, rows = table(records)
+    texts = {
+        "table.md": report.markdown_table(header, rows),
+        "table.csv": report.csv_table(header, rows),
+        "records.json": json.dumps(records, indent=1),
+    }
+    for name, text in texts.items():
+        data = text.encode()
+        checkpoint.write_atomically(
+            folder / name, lambda file, data=data: file.write(data)
+        )
+    figure = _grid(workdir)
+    if figure is not None:
+        figure.savefig(folder / "grid.png")
+    print(f"\n{config.name}: top-1 of the last epoch, mean ± std of n students\n")
+    print(texts["table.md"])
+    logging.info("report: %s", folder)
+
+
+def table(records) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: one row an arm and ipc, one column a kind of labels."""
+    groups = report.summarise(records, ("ipc", "arm", "labels"))
+    kinds = sorted({group["labels"] for group in groups})
+    header = ["IPC", "images", *(f"{kind} labels" for kind in kinds), "n"]
+    header += ["bytes of images", *(f"of {kind} labels" for kind in kinds)]
+    rows = []
+    for ipc, arm in dict.fromkeys((g["ipc"], g["arm"]) for g in groups):
+        mine = {g["labels"]: g for g in groups if (g["ipc"], g["arm"]) == (ipc, arm)}
+        sizes = {r["labels"]: r for r in records if (r["ipc"], r["arm"]) == (ipc, arm)}
+        scores = [_score(mine.get(kind)) for kind in kinds]
+        some = next(iter(sizes.values()))
+        rows.append(
+            [
+                str(ipc or "all"),
+                title(arm),
+                *scores,
+                str(max(g["n"] for g in mine.values())),
+                f"{some['image_bytes']:,}",
+                *(f"{sizes[k]['label_bytes']:,}" if k in sizes else "" for k in kinds),
+            ]
+        )
+    return header, rows
+
+
+def title(arm: str) -> str:
+    """An arm's name for people."""
+    name, _, start = arm.partition("/")
+    named = _NAMES.get(name, name)
+    return (
+        f"{named}, from {'noise' if start == 'noise' else 'real images'}"
+        if start
+        else named
+    )
+
+
+def _score(group) -> str:
+    return (
+        "" if group is None else f"{100 * group['mean']:.1f} ± {100 * group['std']:.1f}"
+    )
+
+
+def _grid(workdir):
+    """The first set of every arm, at the largest ipc that fits a picture."""
+    found = {}
+    for path in sorted((pathlib.Path(workdir) / "recover").glob("*/manifest.json")):
+        record = checkpoint.record(path.parent)
+        arm, ipc = record["arm"], record["ipc"]
+        if ipc <= 10 and found.get(arm, (0,))[0] < ipc:
+            found[arm] = (ipc, path.parent, len(record["classes"]))
+    rows = []
+    for arm in sorted(found, key=lambda a: (a.partition("/")[0] not in _NAMES, a)):
+        ipc, folder, classes = found[arm]
+        images = checkpoint.load(folder)["images"]
+        images = images.reshape(classes, ipc, *images.shape[1:])[:, :3].swapaxes(0, 1)
+        rows.append((f"{title(arm)}, {ipc} per class", np.concatenate(images)))
+    return report.grid(rows, min(found[next(iter(found))][2], 20)) if rows else None
+
+
+if __name__ == "__main__":
+    program.main(run)

@@ -1,0 +1,114 @@
+"""Looks at the real images through the teacher.
+
+    python -m launch.stats --config=configs/default.py
+
+Makes <workdir>/stats/: the features and per-class BatchNorm statistics (`teacher-...`),
+and for each ipc and seed the barycenters of the features (`barycenter-...`).
+"""
+
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ddjax import checkpoint, ot, stats
+from ddjax.types import Barycenter, ClassStats, Moments
+from launch import program, progress, squeeze
+
+
+class Stats(NamedTuple):
+    """What the teacher saw."""
+
+    features: np.ndarray  # [N, D], in the order of the training images
+    class_stats: ClassStats
+    hash: str
+
+
+def run(config, workdir) -> None:
+    """Everything that the config's distilled sets will need."""
+    teacher = squeeze.run(config, workdir)
+    seen = collect(config, workdir, teacher)
+    for ipc in config.recover.ipc:
+        for seed in range(config.recover.sets):
+            barycenters(config, workdir, teacher, seen, ipc, seed)
+
+
+def collect(config, workdir, teacher: squeeze.Teacher) -> Stats:
+    """Features and class statistics, loaded or made."""
+    made_from = {
+        "version": 1,
+        "exact": config.stats.exact,
+        "batch_size": config.stats.batch_size,
+        "teacher": teacher.hash,
+    }
+    stage = checkpoint.Stage(workdir, "stats", "teacher", made_from)
+    if not stage.complete:
+        began = time.monotonic()
+        with progress.bar("stats", len(teacher.train.labels), unit="image") as bar:
+            features, found = stats.collect(
+                teacher.network.apply,
+                teacher.variables,
+                teacher.train,
+                batch_size=config.stats.batch_size,
+                exact=config.stats.exact,
+                observe=lambda done: bar.update(done - bar.n),
+            )
+        arrays = {"features": features, "count": found.count}
+        for i, layer in enumerate(found.layers):
+            arrays |= {f"mean_{i:03d}": layer.mean, f"var_{i:03d}": layer.var}
+        stage.finish(arrays, {"seconds": time.monotonic() - began})
+    arrays = stage.load()
+    layers = tuple(
+        Moments(arrays[name], arrays[name.replace("mean", "var")])
+        for name in sorted(arrays)
+        if name.startswith("mean_")
+    )
+    return Stats(arrays["features"], ClassStats(layers, arrays["count"]), stage.hash)
+
+
+def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
+    """The barycenters of one distilled set, loaded or made."""
+    made_from = {
+        "version": 1,
+        "weights": config.stats.weights,
+        "solver": config.stats.solver,
+        "epsilon": config.stats.epsilon if config.stats.solver == "sinkhorn" else 0,
+        "iterations": config.stats.iterations,
+        "ipc": ipc,
+        "seed": (config.seed, seed),
+        "stats": seen.hash,
+    }
+    name = f"barycenter-ipc{ipc}-seed{seed}"
+    stage = checkpoint.Stage(workdir, "stats", name, made_from)
+    if not stage.complete:
+        began = time.monotonic()
+        found = stats.barycenters(
+            jax.random.fold_in(jax.random.key(config.seed), seed),
+            seen.features,
+            teacher.train,
+            ipc,
+            weights=config.stats.weights,
+            solver=_solver(config.stats),
+            iterations=config.stats.iterations,
+        )
+        record = {
+            "mean_cost": float(np.mean(found.cost)),
+            "converged": float(np.mean(found.converged)),
+            "seconds": time.monotonic() - began,
+        }
+        stage.finish(found._asdict(), record)
+    return Barycenter(**stage.load())
+
+
+def _solver(section):
+    if section.solver == "lp":
+        return ot.lp
+    if section.solver == "sinkhorn":
+        return functools.partial(ot.sinkhorn, epsilon=section.epsilon, relative=True)
+    raise ValueError(f"unknown stats.solver {section.solver!r}; known: lp, sinkhorn.")
+
+
+if __name__ == "__main__":
+    program.main(run)
