@@ -19,6 +19,12 @@ def finish(config, arg):
     return config
 
 
+def for_all_methods(config, **values):
+    """Gives every section of `config.methods` the same values."""
+    for method in config.methods.values():
+        method.update(values)
+
+
 def _quick(config):
     """Seconds on a CPU, on the embedded digits, with the same parts and path."""
     config.name += "_quick"
@@ -38,8 +44,7 @@ def _quick(config):
     config.squeeze.batch_size = 128
     config.recover.ipc = (2,)
     config.recover.sets = 1
-    config.recover.num_steps = 5
-    config.recover.jitter = 1
+    for_all_methods(config, num_steps=5, jitter=1)
     config.relabel.batch_size = 20
     config.student.epochs = 3
     config.evaluate.whole_epochs = 0

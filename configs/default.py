@@ -16,6 +16,11 @@ from configs import common
 
 def get_config(arg=None):
     """The config; `arg` "quick" shrinks it to seconds."""
+    return common.finish(base(), arg)
+
+
+def base():
+    """All fields, for other configs to change."""
     config = config_dict.ConfigDict()
     config.name = "default"  # of the work folder, runs/<name>
     config.seed = 0  # of everything
@@ -60,23 +65,29 @@ def get_config(arg=None):
     config.recover.start = "real"  # "real" image nearest to the atom, or "noise"
     config.recover.ipc = (1, 10)  # images per class
     config.recover.sets = 3  # distilled sets for each ipc, from as many seeds
-    config.recover.num_steps = 500  # of the optimiser, for each chunk
-    config.recover.learning_rate = 0.1  # of Adam, in normalised pixels; cosine to 0
     config.recover.batch_size = 100  # images of a chunk, at most
-    config.recover.crop_scale = (0.5, 1.0)
-    config.recover.flip = False
-    config.recover.jitter = 1  # largest roll, pixels
 
-    # Arguments of each method, and `layout`, how its images are cut into chunks:
-    # "classes" (all images of a class together) or "images" (one of each class).
-    config.methods = config_dict.ConfigDict()
-    config.methods.wmdd = {"layout": "classes", "bn_weight": 10.0, "ce_weight": 1.0}
-    config.methods.sre2l = {
+    # How each method moves its pixels, and the arguments of its loss.
+    pixels = {
+        "num_steps": 500,  # of the optimiser, for each chunk
+        "learning_rate": 0.1,  # of Adam, in normalised pixels; cosine to 0
+        # How images are cut into chunks: "classes" (all images of a class together,
+        # which per-class statistics need) or "images" (one of each class: SRe2L).
         "layout": "images",
-        "bn_weight": 1.0,
-        "first_bn_weight": 10.0,
+        # Each step sees the chunk through one crop, one flip and one roll.
+        "crop_scale": (0.5, 1.0),
+        "flip": False,
+        "jitter": 1,  # largest roll, pixels
     }
-    config.methods.cda = {"layout": "images", "bn_weight": 1.0, "first_bn_weight": 10.0}
+    config.methods = config_dict.ConfigDict()
+    config.methods.wmdd = {
+        **pixels,
+        "layout": "classes",
+        "bn_weight": 10.0,
+        "ce_weight": 1.0,
+    }
+    config.methods.sre2l = {**pixels, "bn_weight": 1.0, "first_bn_weight": 10.0}
+    config.methods.cda = {**pixels, "bn_weight": 1.0, "first_bn_weight": 10.0}
 
     config.relabel = config_dict.ConfigDict()
     config.relabel.store = True  # False: students ask the teacher, nothing is stored
@@ -88,7 +99,7 @@ def get_config(arg=None):
     config.student = config_dict.ConfigDict()
     config.student.model = dict(convnet)
     config.student.epochs = 300
-    config.student.learning_rate = 1e-3  # AdamW; cosine to 0, by epoch
+    config.student.learning_rate = 5e-3  # AdamW; cosine to 0, by epoch
     config.student.weight_decay = 0.01
     config.student.temperature = 20.0  # of soft labels
 
@@ -105,4 +116,4 @@ def get_config(arg=None):
     config.evaluate.students = 1  # students for each distilled set
     config.evaluate.whole_epochs = 60  # of the bound on all images; 0 for none
 
-    return common.finish(config, arg)
+    return config

@@ -11,6 +11,7 @@ is that of the last epoch. Makes <workdir>/evaluate/, one record for each studen
 import importlib.metadata
 import itertools
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -22,102 +23,133 @@ from launch import program, progress, recover, relabel, report, squeeze
 WHOLE = "whole data"
 
 
+class Cell(NamedTuple):
+    """Students that differ in nothing but their seed, and train side by side."""
+
+    distilled: recover.Distilled
+    labels: str
+    label_bytes: int
+    recipe: student.Recipe
+    seed: int  # of the distilled set
+    students: list[int]
+    stages: list[checkpoint.Stage]  # one record for each student
+
+
 def run(config, workdir) -> list[dict]:
     """The records of all students; trains those that are missing."""
     recover.check(config)
-    section = config.evaluate
-    ours = f"{config.recover.method}/{config.recover.start}"
-    arms = (*section.against, *(() if ours in section.against else (ours,)))
-    cells = list(
-        itertools.product(config.recover.ipc, arms, range(config.recover.sets))
-    )
-    records = []
-    for ipc, arm, seed in cells:
-        distilled = recover.make(config, workdir, arm, ipc, seed)
-        records += _score(config, workdir, distilled, seed)
-    if section.whole_epochs:
-        whole = _whole(config, workdir)
-        for seed in range(config.recover.sets):
-            records += _score(config, workdir, whole, seed, section.whole_epochs)
+    teacher = squeeze.run(config, workdir)
+    cells = [
+        cell
+        for distilled, seed, epochs in _sets(config, workdir)
+        for cell in _cells(config, workdir, teacher, distilled, seed, epochs)
+    ]
+    missing = [c for c in cells if not all(stage.complete for stage in c.stages)]
+    total = sum(_steps(cell) for cell in missing)
+    with progress.bar("students", total) as bar:
+        for cell in missing:
+            _train(config, workdir, teacher, cell, bar)
+    records = [
+        {**stage.made_from, **stage.record()} for cell in cells for stage in cell.stages
+    ]
     report.write(config, workdir, records)
     return records
 
 
-def _score(config, workdir, distilled: recover.Distilled, seed, epochs=0) -> list[dict]:
-    """Students of one distilled set, under each kind of labels."""
-    teacher = squeeze.run(config, workdir)
-    network = squeeze.build_network(config.student.model, teacher.train.info)
+def _sets(config, workdir):
+    """(distilled set, its seed, epochs of its students) of every arm."""
+    section, recipe = config.evaluate, config.recover
+    ours = f"{recipe.method}/{recipe.start}"
+    arms = (*section.against, *(() if ours in section.against else (ours,)))
+    for ipc, arm, seed in itertools.product(recipe.ipc, arms, range(recipe.sets)):
+        yield recover.make(config, workdir, arm, ipc, seed), seed, config.student.epochs
+    if section.whole_epochs:
+        whole = _whole(config, workdir)
+        for seed in range(recipe.sets):
+            yield whole, seed, section.whole_epochs
+
+
+def _cells(config, workdir, teacher, distilled, seed, epochs):
+    """The cells of one distilled set; makes its soft labels."""
     recipe = relabel.recipe(config, epochs)
-    records = []
     for labels in config.evaluate.labels:
-        soft = relabel.Labels((), None, _views_key(config, distilled), 0)
+        needed = len(distilled.images.labels)  # a byte for a hard label
         if labels == "soft":
-            soft = relabel.make(config, workdir, distilled, recipe)
+            needed += relabel.make(config, workdir, distilled, recipe).bytes
         fields = {
+            "version": 1,
             "arm": distilled.record["arm"],
             "ipc": distilled.record["ipc"],
             "labels": labels,
             "set": seed,
-            "recipe": _plain(recipe),
+            "recipe": {**recipe._asdict(), "views": recipe.views._asdict()},
             "model": config.student.model.to_dict(),
             "holdout": config.data.holdout,
             "stored": config.relabel.store,
-            "image_bytes": distilled.record["image_bytes"],
-            "label_bytes": soft.bytes + len(distilled.images.labels),
             "seed": config.seed,
             "images": distilled.hash,
             "teacher": teacher.hash,
         }
+        name = f"{fields['arm']}-ipc{fields['ipc']}-{labels}-set{seed}"
+        name = name.replace("/", "-").replace(" ", "-")
         for group in parallel.groups(config.evaluate.students):
-            stages = [_stage(workdir, {**fields, "student": i}) for i in group]
-            if not all(stage.complete for stage in stages):
-                _train(config, stages, group, teacher, network, recipe, distilled, soft)
-            records += [{**stage.made_from, **stage.record()} for stage in stages]
-    return records
+            stages = [
+                checkpoint.Stage(
+                    workdir, "evaluate", f"{name}-student{i}", {**fields, "student": i}
+                )
+                for i in group
+            ]
+            yield Cell(distilled, labels, needed, recipe, seed, group, stages)
 
 
-def _train(config, stages, group, teacher, network, recipe, distilled, soft):
-    """Trains one group of students and writes their records."""
-    fields, stage = stages[0].made_from, stages[0]
-    total = student.num_steps(recipe, len(distilled.images.labels))
-    draw = jax.random.fold_in(jax.random.key(config.seed), fields["set"])
-    keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(group))
+def _steps(cell) -> int:
+    return student.num_steps(cell.recipe, len(cell.distilled.images.labels))
+
+
+def _train(config, workdir, teacher, cell, bar):
+    """Trains the students of a cell and writes their records."""
+    network = squeeze.build_network(config.student.model, teacher.train.info)
+    distilled, stage = cell.distilled, cell.stages[0]
+    soft = relabel.Labels((), None, relabel.views_key(config, distilled), 0)
+    if cell.labels == "soft":
+        soft = relabel.make(config, workdir, distilled, cell.recipe)
+    draw = jax.random.fold_in(jax.random.key(config.seed), cell.seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
+    count = len(distilled.images.labels)
     like = jax.eval_shape(
-        lambda: student.initial_state(keys, network, recipe, len(distilled.images[1]))
+        lambda: student.initial_state(keys, network, cell.recipe, count)
     )
     done, state = stage.restore(like) or (0, None)
-    title = " ".join(str(fields[k]) for k in ("arm", "ipc", "labels", "set", "student"))
+    bar.set_description(f"students: {stage.folder.name[:-13]}")
+    bar.update(done)
     began = time.monotonic()
-    with progress.bar(title, total, done) as bar:
-        monitor = progress.Monitor(stage, bar, config.save_every_s)
-        monitor.resume(done)
-        trained = student.train(
-            keys,
-            network,
-            recipe,
-            distilled.images,
-            soft.key,
-            labels=fields["labels"],
-            soft=soft.soft,
-            teacher_fn=soft.teacher_fn,
-            state=state,
-            done=done,
-            observe=monitor,
-        )
-        monitor.look()
-    seconds = (time.monotonic() - began) / len(group)
-    for place, variables in zip(stages, trained):
-        test = teacher.test
-        top1 = metrics.accuracy(network.apply, variables, test.images, test.labels)
-        place.finish({}, {"top1": top1, "seconds": seconds, "versions": versions()})
-
-
-def _stage(workdir, fields) -> checkpoint.Stage:
-    name = "-".join(
-        str(fields[k]).replace("/", "-").replace(" ", "-")
-        for k in ("arm", "ipc", "labels", "set", "student")
+    monitor = progress.Monitor(stage, bar, _steps(cell), done, config.save_every_s)
+    trained = student.train(
+        keys,
+        network,
+        cell.recipe,
+        distilled.images,
+        soft.key,
+        labels=cell.labels,
+        soft=soft.soft,
+        teacher_fn=soft.teacher_fn,
+        state=state,
+        done=done,
+        observe=monitor,
     )
-    return checkpoint.Stage(workdir, "evaluate", name, {"version": 1, **fields})
+    monitor.look()
+    seconds = (time.monotonic() - began) / len(cell.students)
+    test = teacher.test
+    for place, variables in zip(cell.stages, trained):
+        top1 = metrics.accuracy(network.apply, variables, test.images, test.labels)
+        record = {
+            "top1": top1,
+            "image_bytes": distilled.record["image_bytes"],
+            "label_bytes": cell.label_bytes,
+            "seconds": seconds,
+            "versions": versions(),
+        }
+        place.finish({}, record)
 
 
 def _whole(config, workdir) -> recover.Distilled:
@@ -130,14 +162,6 @@ def _whole(config, workdir) -> recover.Distilled:
     return recover.Distilled(
         DistilledSet(train.images, train.labels, weights), identity, record
     )
-
-
-def _views_key(config, distilled):
-    return jax.random.fold_in(jax.random.key(config.seed), int(distilled.hash[:7], 16))
-
-
-def _plain(recipe) -> dict:
-    return {**recipe._asdict(), "views": recipe.views._asdict()}
 
 
 def versions() -> dict:

@@ -1,6 +1,7 @@
 """Progress of a loop: the bar, the history of the losses, saves, and the NaN check."""
 
 import json
+import sys
 import time
 
 import jax
@@ -36,6 +37,8 @@ def bar(title: str, total: int, done: int = 0, unit: str = "step"):
         unit=unit,
         bar_format=_FORMAT,
         dynamic_ncols=True,
+        # A line now and then where the output is a file.
+        mininterval=0.1 if sys.stderr.isatty() else 20,
     )
 
 
@@ -46,29 +49,32 @@ class Monitor:
     that is not finite; then it may save the state, which is therefore always good.
     """
 
-    def __init__(self, stage: checkpoint.Stage, shown, save_every_s: float):
-        """`stage` keeps the states, `shown` is a bar; see `bar`."""
+    def __init__(self, stage, shown, total: int, done: int, save_every_s: float):
+        """Watches one loop.
+
+        Args:
+          stage: `checkpoint.Stage`, which keeps the states and the history.
+          shown: a bar that this loop moves forward; see `bar`.
+          total: steps of the loop.
+          done: steps already made; their history is taken back from the stage.
+          save_every_s: seconds between two saves.
+        """
         self.history = []
         self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
-        self._stride = max(1, shown.total // _ROWS)
+        self._stride, self._total, self._done = max(1, total // _ROWS), total, done
         self._pending = []
         self._looked = self._saved = time.monotonic()
-        self._done = shown.n
-
-    def resume(self, done: int) -> None:
-        """Takes back the history up to `done` steps."""
-        path = self._stage.folder / "history.json"
-        if path.exists():
+        path = stage.folder / "history.json"
+        if done and path.exists():
             rows = json.loads(path.read_text())
             self.history = [row for row in rows if row["step"] <= done]
-        self._done = done
 
     def __call__(self, done: int, state, metrics) -> None:
         self._pending.append(metrics)
         self._bar.update(done - self._done)
         self._done = done
         now = time.monotonic()
-        if now - self._looked > _LOOK_EVERY_S or done == self._bar.total:
+        if now - self._looked > _LOOK_EVERY_S or done == self._total:
             self.look()
         if now - self._saved > self._save_every_s:
             self.look()

@@ -55,10 +55,12 @@ def check(config) -> None:
     for ipc in config.recover.ipc:
         statistics.check_ipc(ipc, train)
     arms = [f"{config.recover.method}/{config.recover.start}", *config.evaluate.against]
-    for arm in arms:
-        split(arm)
-    squeeze.build_network(config.squeeze.model, train.info)
+    teacher = squeeze.build_network(config.squeeze.model, train.info)
     squeeze.build_network(config.student.model, train.info)
+    for arm in arms:
+        name, _ = split(arm)
+        if name in methods.names():
+            build(config, name, teacher, train.info)
 
 
 def split(arm: str) -> tuple[str, str]:
@@ -78,6 +80,36 @@ def split(arm: str) -> tuple[str, str]:
     return name, start
 
 
+def section(config, name: str) -> dict:
+    """The config's section of a method.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in config.methods:
+        raise ValueError(
+            f"the config has no section methods.{name}; it has "
+            f"{', '.join(sorted(config.methods))}. Add one, as in configs/default.py."
+        )
+    return config.methods[name].to_dict()
+
+
+def build(config, name: str, network, info) -> methods.Method:
+    """A method with the optimiser, view and options of its section."""
+    options = section(config, name)
+    del options["layout"]
+    num_steps, rate = options.pop("num_steps"), options.pop("learning_rate")
+    view = [options.pop(field) for field in ("crop_scale", "flip", "jitter")]
+    return methods.create(
+        name,
+        network.apply,
+        optimizers.pixel_adam(rate, num_steps, info.std),
+        num_steps=num_steps,
+        augment=data.augment.CropFlipRoll(tuple(view[0]), *view[1:]),
+        options=tuple(sorted(options.items())),
+    )
+
+
 def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
     """One distilled set, by a method or by a baseline; loaded or made."""
     name, start = split(arm)
@@ -92,11 +124,11 @@ def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
     }
     is_method = name in methods.names()
     if is_method:
-        section = config.recover.to_dict()
-        recipe = ("num_steps", "learning_rate", "batch_size", "crop_scale")
-        made_from |= {k: section[k] for k in (*recipe, "flip", "jitter")}
-        made_from |= {"options": config.methods[name].to_dict()}
-        made_from |= {"barycenter": config.stats.to_dict()}
+        made_from |= {
+            "batch_size": config.recover.batch_size,
+            "method": section(config, name),
+            "barycenter": config.stats.to_dict(),
+        }
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
@@ -128,19 +160,9 @@ def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
 
 def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
     """Runs a method, wave by wave; finished waves and the current state are kept."""
-    section, info = config.recover, teacher.train.info
-    options = config.methods[name].to_dict()
-    layout = options.pop("layout")
-    method = methods.create(
-        name,
-        teacher.network.apply,
-        optimizers.pixel_adam(section.learning_rate, section.num_steps, info.std),
-        num_steps=section.num_steps,
-        augment=data.augment.CropFlipRoll(
-            tuple(section.crop_scale), section.flip, section.jitter
-        ),
-        options=tuple(sorted(options.items())),
-    )
+    info, pixels = teacher.train.info, section(config, name)
+    num_steps = pixels["num_steps"]
+    method = build(config, name, teacher.network, info)
     barycenter = None
     if start == "real" or "barycenter" in method.requires:
         barycenter = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
@@ -156,8 +178,10 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
         atoms=None if barycenter is None else barycenter.points,
     )
     context = Context(teacher=teacher.variables)
-    cuts = recover.chunks(info.num_classes, ipc, section.batch_size, layout)
-    plan = recover.waves(cuts, section.num_steps, parallel.device_count())
+    cuts = recover.chunks(
+        info.num_classes, ipc, config.recover.batch_size, pixels["layout"]
+    )
+    plan = recover.waves(cuts, num_steps, parallel.device_count())
 
     def goals(wave):
         return [
@@ -173,12 +197,11 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
             for rows in wave.rows
         ]
 
-    total = len(plan) * section.num_steps
+    total = len(plan) * num_steps
     finished = [_read_wave(stage, wave) for wave in plan]
     done, state = _resume(stage, method, context, plan, finished, goals, key_steps)
     with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
-        monitor = progress.Monitor(stage, bar, config.save_every_s)
-        monitor.resume(done)
+        monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
         for i, wave in enumerate(plan):
             if finished[i] is not None:
                 continue
@@ -188,7 +211,7 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
                 context,
                 wave,
                 goals(wave),
-                section.num_steps,
+                num_steps,
                 state=state,
                 done=max(0, done - wave.offset),
                 observe=monitor,

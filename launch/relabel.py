@@ -28,10 +28,10 @@ class Labels(NamedTuple):
 def run(config, workdir) -> None:
     """The soft labels of every distilled set of the config."""
     for distilled in recover.run(config, workdir):
-        make(config, workdir, distilled, recipe(config))
+        make(config, workdir, distilled, recipe(config, config.student.epochs))
 
 
-def recipe(config, epochs: int = 0) -> student.Recipe:
+def recipe(config, epochs: int) -> student.Recipe:
     """The students' recipe, of which the views are the labels' too."""
     views = config.relabel.to_dict()
     views = {k: views[k] for k in relabel.Views._fields}
@@ -39,7 +39,7 @@ def recipe(config, epochs: int = 0) -> student.Recipe:
     section = config.student
     return student.Recipe(
         relabel.Views(**views),
-        epochs or section.epochs,
+        epochs,
         section.learning_rate,
         section.weight_decay,
         section.temperature,
@@ -49,7 +49,7 @@ def recipe(config, epochs: int = 0) -> student.Recipe:
 def make(config, workdir, distilled: recover.Distilled, recipe) -> Labels:
     """The labels of one distilled set; loaded, made, or left to the teacher."""
     teacher = squeeze.run(config, workdir)
-    key = jax.random.fold_in(jax.random.key(config.seed), int(distilled.hash[:7], 16))
+    key = views_key(config, distilled)
     if not config.relabel.store:
         size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(teacher.variables))
         return Labels(teacher.variables, teacher.network.apply, key, size)
@@ -79,6 +79,11 @@ def make(config, workdir, distilled: recover.Distilled, recipe) -> Labels:
         stage.finish({"logits": logits}, {"seconds": time.monotonic() - began})
     logits = stage.load()["logits"]
     return Labels(logits, None, key, logits.nbytes)
+
+
+def views_key(config, distilled: recover.Distilled) -> jax.Array:
+    """The key of a distilled set's views: the same for all its students."""
+    return jax.random.fold_in(jax.random.key(config.seed), int(distilled.hash[:7], 16))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def write(config, workdir, records: list[dict]) -> None:
         checkpoint.write_atomically(
             folder / name, lambda file, data=data: file.write(data)
         )
-    figure = _grid(workdir)
+    figure = _grid(workdir, records)
     if figure is not None:
         figure.savefig(folder / "grid.png")
     print(f"\n{config.name}: top-1 of the last epoch, mean ± std of n students\n")
@@ -90,35 +90,36 @@ def table(records) -> tuple[list[str], list[list[str]]]:
 def title(arm: str) -> str:
     """An arm's name for people."""
     name, _, start = arm.partition("/")
-    named = _NAMES.get(name, name)
-    return (
-        f"{named}, from {'noise' if start == 'noise' else 'real images'}"
-        if start
-        else named
-    )
+    origin = {"": "", "noise": ", from noise", "real": ", from real images"}[start]
+    return _NAMES.get(name, name) + origin
 
 
 def _score(group) -> str:
-    return (
-        "" if group is None else f"{100 * group['mean']:.1f} ± {100 * group['std']:.1f}"
-    )
+    if group is None:
+        return ""
+    spread = f" ± {100 * group['std']:.1f}" if group["n"] > 1 else ""
+    return f"{100 * group['mean']:.1f}{spread}"
 
 
-def _grid(workdir):
-    """The first set of every arm, at the largest ipc that fits a picture."""
-    found = {}
-    for path in sorted((pathlib.Path(workdir) / "recover").glob("*/manifest.json")):
-        record = checkpoint.record(path.parent)
-        arm, ipc = record["arm"], record["ipc"]
-        if ipc <= 10 and found.get(arm, (0,))[0] < ipc:
-            found[arm] = (ipc, path.parent, len(record["classes"]))
-    rows = []
-    for arm in sorted(found, key=lambda a: (a.partition("/")[0] not in _NAMES, a)):
-        ipc, folder, classes = found[arm]
+def _grid(workdir, records):
+    """Three images a class of the first set of every arm, at the largest ipc."""
+    folders = {
+        path.parent.name.rpartition("-")[2]: path.parent
+        for path in (pathlib.Path(workdir) / "recover").glob("*/manifest.json")
+    }
+    chosen = {}
+    for row in sorted(records, key=lambda row: (-row["ipc"], row["set"])):
+        if row["images"] in folders:
+            chosen.setdefault(row["arm"], (row["ipc"], folders[row["images"]]))
+    rows, width = [], 1
+    for arm in dict.fromkeys(row["arm"] for row in records if row["arm"] in chosen):
+        ipc, folder = chosen[arm]
         images = checkpoint.load(folder)["images"]
-        images = images.reshape(classes, ipc, *images.shape[1:])[:, :3].swapaxes(0, 1)
-        rows.append((f"{title(arm)}, {ipc} per class", np.concatenate(images)))
-    return report.grid(rows, min(found[next(iter(found))][2], 20)) if rows else None
+        width = len(images) // ipc
+        by_class = images.reshape(width, ipc, *images.shape[1:])[:, :3]
+        shown = np.concatenate(by_class.swapaxes(0, 1))
+        rows.append((f"{title(arm)}: {len(shown) // width} of {ipc} per class", shown))
+    return report.grid(rows, min(width, 20)) if rows else None
 
 
 if __name__ == "__main__":

@@ -90,8 +90,7 @@ def _train(config, stage, network, train, test):
     total = squeeze.num_steps(recipe, count)
     began = time.monotonic()
     with progress.bar("squeeze", total, done) as bar:
-        monitor = progress.Monitor(stage, bar, config.save_every_s)
-        monitor.resume(done)
+        monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
         state = loop.run(
             step,
             state,

@@ -138,7 +138,7 @@ class CropFlipRoll(NamedTuple):
     Call it with (key, images [N, H, W, ch], count), the number of steps made so far.
     """
 
-    scale: tuple[float, float] = (0.08, 1.0)  # share of the area a crop keeps
+    scale: tuple[float, float] = (0.08, 1.0)  # share of the area kept; (1, 1): no crop
     flip: bool = True
     jitter: int = 32  # largest roll, pixels
     lowest: Callable | None = (
@@ -148,8 +148,10 @@ class CropFlipRoll(NamedTuple):
     def __call__(self, key, images, count):
         key_crop, key_flip, key_roll = jax.random.split(key, 3)
         low, high = self.scale
-        low = low if self.lowest is None else self.lowest(count)
-        images = random_crop(key_crop, images, (low, high), shared=True)
+        if self.lowest is not None:
+            low = self.lowest(count)
+        if self.lowest is not None or self.scale != (1.0, 1.0):
+            images = random_crop(key_crop, images, (low, high), shared=True)
         if self.flip:
             images = random_flip(key_flip, images, shared=True)
         return random_roll(key_roll, images, self.jitter)

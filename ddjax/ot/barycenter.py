@@ -96,10 +96,12 @@ def barycenter(
             f"{size} atoms for {len(x)} points; a barycenter needs at least as many "
             "points as atoms (lower the images per class)."
         )
-    a = jnp.full(len(x), 1 / len(x), x.dtype) if a is None else a
+    x = jnp.asarray(x)
+    a = jnp.full(len(x), 1 / len(x), x.dtype) if a is None else jnp.asarray(a)
     uniform = jnp.full(size, 1 / size, x.dtype)
     if start is None:
         start = x[jax.random.choice(key, len(x), (size,), replace=False, p=a)]
+    start = jnp.asarray(start, x.dtype)
     spread = a @ jnp.sum((x - a @ x) ** 2, 1)
     tiny = jnp.finfo(x.dtype).tiny
 
@@ -154,11 +156,12 @@ def subgradient_weights(
 ) -> jax.Array:
     """Weights of fixed atoms, by projected subgradient on the dual of the transport.
 
-        w <- Proj_simplex( w - g / (||g|| sqrt(t)) ),   g the centred dual of the atoms
+        w <- Proj_simplex( w - g (W(a, w) - W*) / ||g||^2 ),   g the dual of the atoms
 
-    and the best weights met are returned (a subgradient step may go uphill). The dual
-    is a subgradient of w -> W(a, w) (Cuturi and Doucet 2014, Algorithm 1). WMDD's code
-    takes entropic steps of fixed size instead and returns the last; it oscillates.
+    The dual is a subgradient of w -> W(a, w) (Cuturi and Doucet 2014, Algorithm 1), and
+    centred it lies in the simplex's plane. The step is Polyak's: for fixed atoms the
+    optimum is known, W* = sum_i a_i min_j C_ij. The best weights met are returned.
+    WMDD's code takes entropic steps of a fixed size, oscillates, and returns the last.
 
     Args:
       cost: [n, m].
@@ -170,21 +173,22 @@ def subgradient_weights(
     Returns:
       [m], non-negative, sum 1. The optimum is `voronoi_masses(cost, a)`.
     """
+    optimum = a @ jnp.min(cost, 1)
 
-    def step(t, carry):
+    def step(_, carry):
         w, best, lowest = carry
         transport = solver(cost, a, w)
-        better = transport.cost < lowest
-        best = jnp.where(better, w, best)
-        lowest = jnp.minimum(transport.cost, lowest)
+        excess = transport.cost - optimum
+        best = jnp.where(excess < lowest, w, best)
         g = transport.g - transport.g.mean()
-        length = jnp.sqrt(jnp.sum(g * g))
-        stride = 1 / (jnp.maximum(length, 1e-30) * jnp.sqrt(t + 1.0))
-        return optax.projections.projection_simplex(w - stride * g), best, lowest
+        squares = jnp.maximum(jnp.sum(g * g), jnp.finfo(g.dtype).tiny)
+        moved = w - jnp.maximum(excess, 0.0) / squares * g
+        projected = optax.projections.projection_simplex(moved)
+        return projected, best, jnp.minimum(excess, lowest)
 
     infinity = jnp.array(jnp.inf, cost.dtype)
     w, best, lowest = jax.lax.fori_loop(0, steps, step, (w, w, infinity))
-    return jnp.where(solver(cost, a, w).cost < lowest, w, best)
+    return jnp.where(solver(cost, a, w).cost - optimum < lowest, w, best)
 
 
 def voronoi_masses(cost: jax.Array, a: jax.Array) -> jax.Array:

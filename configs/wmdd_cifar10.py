@@ -1,0 +1,44 @@
+"""WMDD on CIFAR-10 with ResNet-18 for small images: our reading.
+
+Method:   H. Liu et al., "Dataset Distillation via the Wasserstein Metric", ICCV 2025,
+          https://arxiv.org/abs/2311.18531. The paper has no CIFAR-10; teacher and crops
+          follow SRe2L's CIFAR-100 recipe (no crop, roll of 4 pixels), the loss WMDD's.
+Command:  python -m launch.evaluate --config=configs/wmdd_cifar10.py
+Hardware: one GPU.
+Expected: not published. Not run here yet.
+
+`data.name` "cifar10" is not in this version: until then only ":quick" runs.
+"""
+
+from configs import common, default
+
+
+def get_config(arg=None):
+    """CIFAR-10 at 32 pixels."""
+    config = default.base()
+    config.name = "wmdd_cifar10"
+    config.data.name = "cifar10"
+    resnet = {"name": "resnet18", "width": 64, "stem": "3x3"}
+
+    config.squeeze.model = dict(resnet)
+    config.squeeze.learning_rate = 0.1
+    config.squeeze.weight_decay = 5e-4
+    config.squeeze.batch_size = 128
+    config.squeeze.epochs = 50  # short: long-trained teachers invert worse
+    config.squeeze.crop_scale = (0.5, 1.0)
+    config.squeeze.flip = True
+
+    config.recover.start = "noise"
+    config.recover.ipc = (1, 10, 50)
+    common.for_all_methods(config, learning_rate=0.25, bn_weight=0.01)
+    common.for_all_methods(config, crop_scale=(1.0, 1.0), flip=False, jitter=4)
+    common.for_all_methods(config, num_steps=1000)
+    config.methods.wmdd.num_steps = 2000
+    config.methods.wmdd.bn_weight = 10.0
+
+    config.relabel.crop_scale = (0.5, 1.0)
+    config.relabel.flip = True
+    config.student.model = dict(resnet)
+    config.student.epochs = 400
+    config.evaluate.whole_epochs = 50
+    return common.finish(config, arg)

@@ -1,0 +1,52 @@
+"""Two fake devices, a warm compile cache, and fixtures small enough for two cores."""
+
+import os
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before jax is imported
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from ddjax import data, models
+from ddjax.types import DataInfo
+from launch import program
+
+flags.FLAGS.mark_as_parsed()
+program.enable_compile_cache()
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_info():
+    """Three classes of 8x8 colour images."""
+    return DataInfo(
+        "tiny", ("a", "b", "c"), (8, 8, 3), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_info):
+    """4, 5 and 6 images of three classes, one of them twice."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (15, 8, 8, 3), dtype=np.uint8)
+    images[1] = images[0]
+    labels = np.repeat([0, 1, 2], [4, 5, 6])
+    return data.class_major(images, labels, tiny_info)
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tiny_info):
+    """A two-block ConvNet of width 4 with BatchNorm."""
+    return models.create("convnet", tiny_info, width=4, depth=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_variables(tiny_network):
+    return tiny_network.init(jax.random.key(1))

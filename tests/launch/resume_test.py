@@ -1,0 +1,375 @@
+"""An interrupted run goes on from where it was, and ends as if nothing had happened."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs import default
+from ddjax import checkpoint, data, loop
+from ddjax import relabel as labels
+from ddjax import stats as statistics
+from launch import evaluate, progress, recover, report, squeeze, stats
+
+ROOT = pathlib.Path(__file__).parents[2]
+STAGES = ("squeeze", "stats", "recover", "relabel", "evaluate")
+
+# A few seconds for each stage; recover has two waves of chunks, of different sizes.
+LONGER = {
+    "squeeze.epochs": 40,
+    "methods.wmdd.num_steps": 150,
+    "recover.batch_size": 8,
+    "student.epochs": 600,
+    "evaluate.against": ("wmdd/real",),
+}
+SHORTER = {
+    "methods.wmdd.num_steps": 3,
+    "recover.batch_size": 8,
+    "evaluate.against": ("wmdd/real",),
+}
+
+
+def quick(changes):
+    """The quick config with some fields changed."""
+    config = default.get_config("quick")
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def artifacts(workdir, *stages):
+    """Checksum of every finished artifact by stage and folder."""
+    return {
+        (stage, path.parent.name): hashlib.sha256(path.read_bytes()).hexdigest()
+        for stage in stages or STAGES
+        for path in (workdir / stage).glob("*/artifact.npz")
+    }
+
+
+def scores(workdir):
+    """Top-1 of every student by folder."""
+    return {
+        path.parent.name: json.loads(path.read_text())["record"]["top1"]
+        for path in (workdir / "evaluate").glob("*/manifest.json")
+    }
+
+
+def states(folder):
+    """Steps of the states that were completely written to a stage's folder."""
+    names = [path.name for path in folder.glob("checkpoints/*")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def only(workdir, stage):
+    """The one folder of a stage, or None."""
+    return next((workdir / stage).glob("*"), None)
+
+
+def until(condition, process=None, seconds=100):
+    """Waits for a condition, as long as the process is alive."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, "it ended before it was due"
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+# Killed ------------------------------------------------------------------------------
+
+
+def start(workdir, log, save_every_s):
+    """Starts launch.evaluate with the config `LONGER`."""
+    flags = [f"--config.{field}={value}" for field, value in LONGER.items()]
+    command = [sys.executable, "-m", "launch.evaluate", f"--workdir={workdir}"]
+    command += ["--config=configs/default.py:quick", *flags]
+    command += [f"--config.save_every_s={save_every_s}"]
+    with open(log, "w") as output:
+        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+
+
+def has_state(stage, after):
+    """Whether a stage has a state beyond a step."""
+
+    def reached(workdir):
+        folder = only(workdir, stage)
+        return folder is not None and max(states(folder), default=0) > after
+
+    return reached
+
+
+def has_begun(stage):
+    """Whether a stage has a folder."""
+    return lambda workdir: only(workdir, stage) is not None
+
+
+MOMENTS = [
+    ("squeeze", has_state("squeeze", 0)),
+    ("squeeze", has_state("squeeze", 100)),
+    ("recover", has_state("recover", 0)),
+    ("recover", has_state("recover", 150)),  # in the second wave
+    ("relabel", has_begun("relabel")),
+    ("evaluate", has_state("evaluate", 0)),
+    ("evaluate", has_state("evaluate", 200)),
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The workdir of a run that nothing disturbed; not to be changed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    process = start(folder / "work", folder / "log", save_every_s=60)
+    assert process.wait() == 0, (folder / "log").read_text()
+    return folder / "work"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The workdir of a run that was killed at each of `MOMENTS`, and what it said.
+
+    Returns:
+      (workdir, the newest state at each kill, the log of the start after it).
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    workdir, newest, logs = folder / "work", [], []
+    for number, (stage, reached) in enumerate(MOMENTS):
+        logs.append(folder / f"log{number}")
+        process = start(workdir, logs[-1], save_every_s=0.1)
+        try:
+            until(lambda: reached(workdir), process)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        place = only(workdir, stage)
+        assert not (place / "manifest.json").exists(), "killed too late"
+        newest.append(max(states(place), default=0))
+    logs.append(folder / "log")
+    process = start(workdir, logs[-1], save_every_s=60)
+    assert process.wait() == 0, logs[-1].read_text()
+    return workdir, newest, [log.read_text() for log in logs[1:]]
+
+
+class TestKilled:
+    """`kill -9` in the middle of every stage costs nothing but time."""
+
+    def test_artifacts_are_those_of_an_uninterrupted_run(self, killed, uninterrupted):
+        """Bit by bit: teacher, statistics, images and labels."""
+        found = artifacts(killed[0], "squeeze", "stats", "recover", "relabel")
+        assert {stage for stage, _ in found} == set(STAGES) - {"evaluate"}
+        assert found == artifacts(
+            uninterrupted, "squeeze", "stats", "recover", "relabel"
+        )
+
+    def test_scores_are_those_of_an_uninterrupted_run(self, killed, uninterrupted):
+        """The same students, to the last digit."""
+        assert scores(killed[0]) == scores(uninterrupted) != {}
+
+    def test_history_has_no_gap(self, killed, uninterrupted):
+        """The losses of all steps, those before the kill too."""
+        for stage in ("squeeze", "recover"):
+            found, wanted = (
+                json.loads((only(workdir, stage) / "history.json").read_text())
+                for workdir in (killed[0], uninterrupted)
+            )
+            assert [row["step"] for row in found] == [row["step"] for row in wanted]
+            assert found == wanted
+
+    def test_run_goes_on_from_the_newest_state(self, killed):
+        """Every start after a kill says from which step, and it is the last saved."""
+        _, newest, logs = killed
+        for (stage, _), step, log in zip(MOMENTS, newest, logs):
+            if stage == "relabel":  # has no states: it takes seconds
+                continue
+            assert step > 0
+            assert f"{stage} goes on from step {step}." in log
+
+    def test_nothing_temporary_is_left(self, killed):
+        """No states, no half-written files."""
+        workdir, _, _ = killed
+        assert list(workdir.glob("*/*/checkpoints")) == []
+        assert list(workdir.glob("**/.*")) == []
+
+
+class TestFinished:
+    """What is finished is not made again."""
+
+    def test_finished_stages_are_only_read(self, uninterrupted, monkeypatch):
+        """The same config, here built in Python, finds all of a command's artifacts."""
+
+        def forbidden(*arguments, **options):
+            pytest.fail("a finished stage ran again")
+
+        monkeypatch.setattr(loop, "run", forbidden)
+        monkeypatch.setattr(labels, "soft_labels", forbidden)
+        monkeypatch.setattr(statistics, "collect", forbidden)
+        monkeypatch.setattr(statistics, "barycenters", forbidden)
+
+        def written():
+            paths = [p for stage in STAGES for p in (uninterrupted / stage).rglob("*")]
+            return {p: p.stat().st_mtime_ns for p in paths if p.is_file()}
+
+        before = written()
+        records = evaluate.run(quick(LONGER), uninterrupted)
+        assert [r["top1"] for r in records] == list(scores(uninterrupted).values())
+        assert written() == before
+
+
+# Changed -----------------------------------------------------------------------------
+
+
+class TestChanged:
+    """Nothing stale is read, and nothing is overwritten."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def two_teachers(cls, tmp_path_factory):
+        """(workdir, artifacts of the first config, records of the second)."""
+        workdir = tmp_path_factory.mktemp("two")
+        evaluate.run(quick(SHORTER), workdir)
+        first = artifacts(workdir)
+        changed = quick({**SHORTER, "squeeze.weight_decay": 0.01})
+        return workdir, first, evaluate.run(changed, workdir), changed
+
+    def test_changed_teacher_gives_new_folders_downstream(self, two_teachers):
+        """One more of everything, and the old ones as they were."""
+        workdir, first, _, _ = two_teachers
+        both = artifacts(workdir)
+        assert {stage for stage, _ in first} == set(STAGES)
+        assert first.items() <= both.items()
+        for stage in STAGES:
+            old = [name for where, name in first if where == stage]
+            assert len([n for where, n in both if where == stage]) == 2 * len(old)
+
+    def test_report_is_of_this_config_only(self, two_teachers):
+        """Students of the other teacher are not pooled with this one's."""
+        workdir, _, records, changed = two_teachers
+        report.run(changed, workdir)
+        written = json.loads((workdir / "report" / "records.json").read_text())
+        assert written == json.loads(json.dumps(records))
+
+    def test_restored_teacher_sees_the_data_of_this_config(self, tmp_path):
+        """Features of all images are not those of what a holdout leaves."""
+        squeeze.run(quick({}), tmp_path)
+        restore = {"squeeze.restore": str(only(tmp_path, "squeeze"))}
+        for holdout in (0.0, 0.5):
+            config = quick({**restore, "data.holdout": holdout})
+            teacher = squeeze.run(config, tmp_path)
+            seen = stats.collect(config, tmp_path, teacher)
+            assert len(seen.features) == len(teacher.train.labels)
+
+
+# Interrupted, in this process --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def stopped_after(step):
+    """Within, Ctrl-C comes as soon as a loop has made this many steps."""
+    observe = progress.Monitor.__call__
+
+    def watch(monitor, done, state, metrics):
+        observe(monitor, done, state, metrics)
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(progress.Monitor, "__call__", watch)
+        yield
+
+
+class TestDamagedState:
+    """A state that cannot be read is replaced by the one before."""
+
+    @pytest.mark.parametrize("damaged", [1, 2])
+    def test_damaged_state_is_passed_over(self, damaged, tmp_path, caplog):
+        """With a warning; with no good state left, from the start. Same result."""
+        config = quick({"squeeze.epochs": 2, "save_every_s": 0.0})
+        with stopped_after(9):
+            squeeze.run(config, tmp_path / "stopped")
+        folder = only(tmp_path / "stopped", "squeeze")
+        until(lambda: states(folder) == [8, 9])
+        for step in (9, 8)[:damaged]:
+            for path in (folder / "checkpoints" / str(step)).rglob("*"):
+                if path.is_file():
+                    os.truncate(path, path.stat().st_size // 2)
+        found = squeeze.run(config, tmp_path / "stopped")
+        said = [record.getMessage() for record in caplog.records]
+        warnings = [text for text in said if "cannot be read" in text]
+        assert len(warnings) == damaged
+        assert warnings[0].startswith(f"checkpoint 9 in {folder} cannot be read")
+        assert "trying the one before" in warnings[0]
+        assert ("squeeze goes on from step 8." in said) == (damaged == 1)
+        squeeze.run(config, tmp_path / "whole")
+        assert artifacts(tmp_path / "stopped") == artifacts(tmp_path / "whole")
+        assert found.record["classes"] == list(found.train.info.classes)
+
+
+class TestWaves:
+    """A recovery of several waves keeps those that are finished."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def whole(cls, tmp_path_factory):
+        """The workdir of a recovery that nothing disturbed; not to be changed."""
+        workdir = tmp_path_factory.mktemp("whole")
+        recover.run(quick(SHORTER), workdir)
+        return workdir
+
+    @pytest.fixture
+    def stopped(self, whole, tmp_path):
+        """A workdir with teacher and statistics, but no images yet."""
+        workdir = tmp_path / "stopped"
+        shutil.copytree(whole, workdir, ignore=shutil.ignore_patterns("recover"))
+        return workdir
+
+    @pytest.mark.parametrize("before, after", [(2, 1), (1, 2), (2, 3)])
+    def test_another_number_of_devices_goes_on(
+        self, before, after, whole, stopped, monkeypatch
+    ):
+        """The images of an interrupted run do not depend on the devices of either."""
+        config = quick(SHORTER)
+        monkeypatch.setattr(recover.parallel, "device_count", lambda: before)
+        with stopped_after(4):  # the first step of the second wave
+            recover.run(config, stopped)
+        monkeypatch.setattr(recover.parallel, "device_count", lambda: after)
+        recover.run(config, stopped)
+        wanted = checkpoint.load(only(whole, "recover"))
+        found = checkpoint.load(only(stopped, "recover"))
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array)
+
+    def test_stop_while_drawing_costs_no_wave(self, whole, stopped, monkeypatch):
+        """All waves are there: not a step is made again."""
+        config = quick(SHORTER)
+
+        def stop(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(recover, "_draw", stop)
+            recover.run(config, stopped)
+
+        def forbidden(*arguments, **options):
+            pytest.fail("a finished wave ran again")
+
+        monkeypatch.setattr(loop, "run", forbidden)
+        recover.run(config, stopped)
+        assert artifacts(stopped, "recover") == artifacts(whole, "recover")
+        assert (only(stopped, "recover") / "curves.png").exists()
+
+    def test_damaged_wave_is_made_again(self, whole, stopped):
+        """A wave's file that cannot be read is no better than none."""
+        config = quick(SHORTER)
+        with stopped_after(4):
+            recover.run(config, stopped)
+        path = only(stopped, "recover") / "checkpoints" / "wave0.npz"
+        os.truncate(path, path.stat().st_size // 2)
+        recover.run(config, stopped)
+        assert artifacts(stopped, "recover") == artifacts(whole, "recover")

@@ -1,0 +1,156 @@
+"""What every module in ddjax/methods must fulfil. New ones are found by themselves."""
+
+import functools
+import importlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddjax import methods, optimizers, parallel
+from ddjax.data import augment
+from ddjax.types import Context, Moments, Targets
+
+STEPS = 4
+IPC = 2
+
+
+@pytest.fixture(scope="module", params=methods.names())
+def problem(request, tiny_network, tiny_variables, tiny_info):
+    """(method with its defaults, context, targets of two chunks)."""
+    method = methods.create(
+        request.param,
+        tiny_network.apply,
+        optimizers.pixel_adam(0.1, STEPS, tiny_info.std),
+        num_steps=STEPS,
+        augment=augment.CropFlipRoll((0.5, 1.0), True, 2),
+    )
+    rng = np.random.default_rng(0)
+    whole = rng.normal(0.4, 0.5, (2, 6, 8, 8, 3)).astype(np.float32)
+    _, out = tiny_network.apply(tiny_variables, whole[0])
+    features = rng.normal(size=(2, *out["features"].shape)).astype(np.float32)
+    labels = np.repeat(np.arange(3, dtype=np.int32), IPC)
+    layers = tuple(
+        Moments(np.zeros((3, width), np.float32), np.ones((3, width), np.float32))
+        for width in (m.mean.shape[-1] for m in out["moments"])
+    )
+    weights = np.tile(np.array([0.3, 0.7], np.float32), 3)
+    chunks = [Targets(i, labels, weights, f, layers) for i, f in zip(whole, features)]
+    return method, Context(teacher=tiny_variables), chunks
+
+
+def run(method, context, targets, key, step):
+    state = method.init(key, context, targets)
+    history = []
+    for i in range(STEPS):
+        state, metrics = step(jax.random.fold_in(key, i), state, context, targets, ())
+        history.append(metrics)
+    return state, history
+
+
+@pytest.fixture(scope="module")
+def finished(problem):
+    """State and metrics after STEPS jitted steps on the first chunk."""
+    method, context, (targets, _) = problem
+    return run(method, context, targets, jax.random.key(3), jax.jit(method.step))
+
+
+def test_factory_is_documented_and_named(problem):
+    for name in methods.names():
+        module = importlib.import_module(f"ddjax.methods.{name}")
+        assert "https://arxiv.org" in module.__doc__, name
+        assert "Args:" in module.method.__doc__, name
+
+
+def test_requires_known_artifacts(problem):
+    method, _, _ = problem
+    assert set(method.requires) <= {"teacher", "class_stats", "barycenter", "real"}
+
+
+def test_one_trace(problem):
+    method, context, (targets, _) = problem
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(method.step, n=1))
+    run(method, context, targets, jax.random.key(0), step)
+
+
+def test_state_keeps_its_structure_shapes_and_types(problem, finished):
+    method, context, (targets, _) = problem
+    before = method.init(jax.random.key(0), context, targets)
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, finished[0])
+
+
+def test_everything_is_finite_and_the_loss_is_the_sum_of_its_terms(finished):
+    state, history = finished
+    chex.assert_tree_all_finite((state, history))
+    for metrics in history:
+        terms = sum(value for name, value in metrics.items() if name != "loss")
+        assert float(metrics["loss"]) == pytest.approx(float(terms), rel=1e-5)
+
+
+def test_pixels_move_and_stay_in_range(problem, finished):
+    method, context, (targets, _) = problem
+    images = method.finalize(finished[0], context, targets).images
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
+    assert images.dtype == jnp.float32
+    assert float(jnp.abs(images - jnp.clip(targets.images, 0, 1)).max()) > 1e-3
+
+
+def test_labels_and_weights_are_kept(problem, finished):
+    method, context, (targets, _) = problem
+    distilled = method.finalize(finished[0], context, targets)
+    np.testing.assert_array_equal(distilled.labels, targets.labels)
+    np.testing.assert_array_equal(distilled.weights, targets.weights)
+
+
+def test_no_step_is_the_clipped_start(problem):
+    method, context, (targets, _) = problem
+    state = method.init(jax.random.key(0), context, targets)
+    images = method.finalize(state, context, targets).images
+    np.testing.assert_allclose(images, np.clip(targets.images, 0, 1))
+
+
+def test_without_jit_is_the_same(problem, finished):
+    method, context, (targets, _) = problem
+    state, history = run(method, context, targets, jax.random.key(3), method.step)
+    chex.assert_trees_all_close((state, history), finished, atol=1e-5, rtol=1e-4)
+
+
+def test_scan_is_the_same(problem, finished):
+    method, context, (targets, _) = problem
+    key = jax.random.key(3)
+
+    @jax.jit
+    def scan(state):
+        def body(state, i):
+            return method.step(jax.random.fold_in(key, i), state, context, targets, ())
+
+        return jax.lax.scan(body, state, jnp.arange(STEPS))
+
+    state, history = scan(method.init(key, context, targets))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *finished[1])
+    chex.assert_trees_all_close(state.images, finished[0].images, atol=1e-5)
+    chex.assert_trees_all_close(history, stacked, atol=1e-5, rtol=1e-4)
+
+
+def test_pmap_is_the_same(problem, finished):
+    method, context, chunks = problem
+    assert parallel.device_count() >= 2, "the tests set two fake devices"
+    key = jax.random.key(3)
+    both = jax.tree.map(lambda *x: jnp.stack(x), *chunks)
+    state = jax.vmap(functools.partial(method.init, key, context))(both)
+    step = jax.pmap(method.step, in_axes=(None, 0, None, 0, None))
+    for i in range(STEPS):
+        state, _ = step(jax.random.fold_in(key, i), state, context, both, ())
+    chex.assert_trees_all_close(state.images[0], finished[0].images, atol=1e-5)
+
+
+def test_same_key_same_images_other_key_others(problem, finished):
+    method, context, (targets, _) = problem
+    step = jax.jit(method.step)
+    again, _ = run(method, context, targets, jax.random.key(3), step)
+    other, _ = run(method, context, targets, jax.random.key(4), step)
+    np.testing.assert_array_equal(again.images, finished[0].images)
+    assert float(jnp.abs(other.images - again.images).max()) > 1e-3

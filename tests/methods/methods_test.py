@@ -1,0 +1,173 @@
+"""A whole recover step against golden value B; what sets the methods apart."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddjax import losses, methods, optimizers
+from ddjax.methods import cda, wmdd
+from ddjax.types import Context, Moments, Targets
+
+MEAN, STD = 0.5, 0.125  # pixels in [0, 1] are then the golden values in [-4, 4]
+
+
+def _grid(*sizes):
+    return np.meshgrid(*map(np.arange, sizes), indexing="ij")
+
+
+def tiny_teacher(variables, images):
+    """Golden B's network: 1x1 convolution, frozen BatchNorm, ReLU, mean, linear."""
+    x = (images - MEAN) / STD
+    pre = jnp.einsum("nhwi,oi->nhwo", x, variables["conv"])
+    o = jnp.arange(3.0)
+    normed = (pre - 0.1 * o) * jax.lax.rsqrt(0.5 + 0.1 * o + 1e-5)
+    features = jax.nn.relu(normed * (1 + 0.1 * o) - 0.05 * o).mean((1, 2))
+    logits = features @ variables["head"].T + jnp.array([0.05, -0.05])
+    moments = Moments(pre.mean((1, 2)), pre.var((1, 2)))
+    return logits, {"features": features, "moments": (moments,)}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    n, h, w, c = _grid(4, 3, 3, 2)
+    x = np.sin(1.7 * n + 0.9 * c + 0.5 * h + 0.31 * w + 0.2)
+    o, i = _grid(3, 2)
+    k, j = _grid(2, 3)
+    teacher = {"conv": 0.3 * np.sin(o + 2 * i + 1), "head": 0.2 * np.cos(k + j)}
+    stats = Moments(0.05 * (k + 1) - 0.02 * j, 0.2 + 0.05 * j + 0.03 * k)
+    i, j = _grid(4, 3)
+    targets = Targets(
+        images=x * STD + MEAN,
+        labels=np.array([0, 0, 1, 1]),
+        weights=np.full(4, 0.5),
+        features=0.4 + 0.2 * np.sin(1 + j + 2 * i),
+        class_stats=(stats,),
+    )
+    cast = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float32))
+    targets = cast(targets)._replace(labels=targets.labels)
+    return Context(teacher=cast(teacher)), targets
+
+
+@pytest.fixture(scope="module")
+def method():
+    return wmdd.method(
+        tiny_teacher,
+        optimizers.pixel_adam(0.25, 2000, (STD, STD)),
+        augment=lambda key, images, count: images,
+        bn_weight=10.0,
+        ce_weight=1.0,
+    )
+
+
+def test_loss_terms_are_golden(golden, method):
+    context, targets = golden
+    state = method.init(jax.random.key(0), context, targets)
+    _, metrics = method.step(jax.random.key(0), state, context, targets, ())
+    expected = {
+        "cross_entropy": 0.688214678,
+        "feature": 1.408061849,
+        "batch_norm": 6.47896046,
+        "loss": 8.575236987,
+    }
+    found = {name: float(value) for name, value in metrics.items()}
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_three_steps_are_golden(golden, method):
+    context, targets = golden
+    state = method.init(jax.random.key(0), context, targets)
+    step, values, rows = jax.jit(method.step), [], []
+    for i in range(3):
+        key = jax.random.key(i)
+        state, metrics = step(key, state, context, targets, ())
+        values.append(float(metrics["loss"]))
+        rows.append((np.asarray(state.images)[0, 0, :, 0] - MEAN) / STD)
+    np.testing.assert_allclose(values, [8.575236987, 7.504983057, 6.775291669], 1e-4)
+    np.testing.assert_allclose(
+        rows[0], [-0.05133065, 0.23817727, 0.48114586], atol=1e-4
+    )
+    np.testing.assert_allclose(
+        rows[1], [-0.27973401, 0.01345239, 0.26132829], atol=1e-4
+    )
+
+
+def test_gradient_is_golden(golden):
+    context, targets = golden
+
+    def loss(images):  # the loss of `method`, from its parts
+        logits, out = tiny_teacher(context.teacher, images)
+        bn = losses.class_batch_norm(out["moments"], targets.class_stats)
+        feature = losses.barycenter_distance(out["features"], targets.features)
+        return losses.cross_entropy(logits, targets.labels) + feature + 10 * bn
+
+    gradient = np.asarray(jax.grad(loss)(targets.images)) * STD
+    assert np.linalg.norm(gradient) == pytest.approx(0.62716473, abs=1e-4)
+    assert gradient.sum() == pytest.approx(0.46503321, abs=1e-4)
+    first = [
+        [0.11253276, 0.10263308, 0.09258906],
+        [0.09643236, 0.08677613, 0.07848725],
+        [0.08147942, 0.07443082, 0.05135246],
+    ]
+    np.testing.assert_allclose(gradient[0, :, :, 0], first, atol=1e-5)
+    last = [0.01579715, 0.01557599, 0.01894284]
+    np.testing.assert_allclose(gradient[3, 2, :, 1], last, atol=1e-5)
+
+
+def test_weights_of_the_atoms_enter_the_statistics(golden, method):
+    context, targets = golden
+    key = jax.random.key(0)
+    heavy = targets._replace(weights=jnp.array([0.9, 0.1, 0.2, 0.8]))
+    terms = []
+    for goal in (targets, heavy):
+        state = method.init(key, context, goal)
+        terms.append(method.step(key, state, context, goal, ())[1])
+    assert abs(float(terms[0]["batch_norm"] - terms[1]["batch_norm"])) > 1e-2
+    assert float(terms[0]["feature"]) == pytest.approx(float(terms[1]["feature"]))
+
+
+def test_cda_schedule_is_golden():
+    found = [cda.lowest_scale(t, 2000) for t in (0, 500, 1000, 1500, 2000, 2500)]
+    expected = [1, 0.865269, 0.54, 0.214731, 0.08, 0.08]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_cda_is_sre2l_with_another_view(tiny_network, tiny_variables):
+    """With the descent over at once, the two are the same."""
+    options = {
+        "apply_fn": tiny_network.apply,
+        "optimizer": optax.adam(0.1),
+        "num_steps": 10,
+        "augment": methods.base.CropFlipRoll((0.3, 1.0), True, 1),
+    }
+    images = jax.random.uniform(jax.random.key(1), (3, 8, 8, 3))
+    targets = Targets(images, jnp.arange(3), jnp.ones(3))
+    context = Context(teacher=tiny_variables)
+
+    def after(name, **more):
+        method = methods.create(name, **options, options=tuple(more.items()))
+        state = method.init(jax.random.key(0), context, targets)
+        for i in range(2):
+            state, _ = method.step(jax.random.key(i), state, context, targets, ())
+        return state.images
+
+    short, usual, sre2l = after("cda", milestone=1e-9), after("cda"), after("sre2l")
+    # The very first crop of CDA is the whole image; with no descent only that differs.
+    assert float(jnp.abs(usual - sre2l).max()) > 1e-3
+    assert float(jnp.abs(short - usual).max()) > 1e-3
+
+
+def test_unknown_names_list_the_known_ones(tiny_network):
+    options = {"num_steps": 1, "augment": methods.base.VIEW}
+    sgd = optax.sgd(0.1)
+    with pytest.raises(
+        ValueError, match="unknown method 'mtt'; known: cda, sre2l, wmdd"
+    ):
+        methods.create("mtt", tiny_network.apply, sgd, **options)
+    with pytest.raises(ValueError, match="no option 'bn_wieght'; known: .*bn_weight"):
+        methods.create(
+            "wmdd", tiny_network.apply, sgd, **options, options=(("bn_wieght", 1.0),)
+        )
