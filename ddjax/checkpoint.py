@@ -8,6 +8,7 @@ nothing is overwritten. In the folder:
     artifact.npz     the arrays, present only when complete
     manifest.json    what they were made from, their checksum, and the stage's record
     checkpoints/     states of the unfinished stage (orbax), removed at the end
+    parts/           finished parts of the unfinished artifact, removed at the end
 """
 
 import hashlib
@@ -101,7 +102,24 @@ class Stage:
         text = json.dumps(manifest, indent=1).encode()
         write_atomically(self.folder / _MANIFEST, lambda file: file.write(text))
         self.close()
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        for unfinished in ("checkpoints", "parts"):
+            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
+
+    # Finished parts of an unfinished artifact ---------------------------------------
+
+    def save_part(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Writes a part, all or nothing."""
+        path = self.folder / "parts" / f"{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    def load_part(self, name: str) -> dict[str, np.ndarray] | None:
+        """A part, or None where it was not finished."""
+        path = self.folder / "parts" / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     # States of unfinished stages ---------------------------------------------------
 

@@ -22,6 +22,7 @@ def collect(
     variables,
     dataset: Dataset,
     *,
+    classes: range | None = None,
     batch_size: int = 100,
     exact: bool = True,
     observe: Callable | None = None,
@@ -32,6 +33,7 @@ def collect(
       apply_fn: the teacher.
       variables: of the teacher.
       dataset: class-major real images.
+      classes: which of them to look at; all where None.
       batch_size: images at a time.
       exact: see `class_moments`.
       observe: called with the number of images done.
@@ -41,7 +43,8 @@ def collect(
     """
     report = _reporter(apply_fn)
     features, layers, done = [], [], 0
-    for rows in data.class_slices(dataset):
+    slices = data.class_slices(dataset)
+    for rows in slices if classes is None else [slices[k] for k in classes]:
         seen = []
         images = dataset.images[rows]
         for start in range(0, len(images), batch_size):

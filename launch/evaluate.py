@@ -18,7 +18,7 @@ import numpy as np
 
 from ddjax import checkpoint, metrics, parallel, student
 from ddjax.types import DistilledSet
-from launch import program, progress, recover, relabel, report, squeeze
+from launch import arms, program, progress, recover, relabel, report, squeeze, stats
 
 WHOLE = "whole data"
 
@@ -37,11 +37,11 @@ class Cell(NamedTuple):
 
 def run(config, workdir) -> list[dict]:
     """The records of all students; trains those that are missing."""
-    recover.check(config)
+    arms.check(config)
     teacher = squeeze.run(config, workdir)
     cells = [
         cell
-        for distilled, seed, epochs in _sets(config, workdir)
+        for distilled, seed, epochs in _sets(config, workdir, teacher)
         for cell in _cells(config, workdir, teacher, distilled, seed, epochs)
     ]
     missing = [c for c in cells if not all(stage.complete for stage in c.stages)]
@@ -56,15 +56,16 @@ def run(config, workdir) -> list[dict]:
     return records
 
 
-def _sets(config, workdir):
+def _sets(config, workdir, teacher):
     """(distilled set, its seed, epochs of its students) of every arm."""
     section, recipe = config.evaluate, config.recover
-    ours = f"{recipe.method}/{recipe.start}"
-    arms = (*section.against, *(() if ours in section.against else (ours,)))
-    for ipc, arm, seed in itertools.product(recipe.ipc, arms, range(recipe.sets)):
-        yield recover.make(config, workdir, arm, ipc, seed), seed, config.student.epochs
+    seen = stats.collect(config, workdir, teacher)
+    compared = dict.fromkeys((*section.against, arms.ours(config)))
+    for ipc, arm, seed in itertools.product(recipe.ipc, compared, range(recipe.sets)):
+        distilled = recover.make(config, workdir, teacher, seen, arm, ipc, seed)
+        yield distilled, seed, config.student.epochs
     if section.whole_epochs:
-        whole = _whole(config, workdir)
+        whole = _whole(teacher)
         for seed in range(recipe.sets):
             yield whole, seed, section.whole_epochs
 
@@ -75,7 +76,9 @@ def _cells(config, workdir, teacher, distilled, seed, epochs):
     for labels in config.evaluate.labels:
         needed = len(distilled.images.labels)  # a byte for a hard label
         if labels == "soft":
-            needed += relabel.make(config, workdir, distilled, recipe).bytes
+            needed += relabel.make(
+                config, workdir, teacher, distilled, recipe, seed
+            ).bytes
         fields = {
             "version": 1,
             "arm": distilled.record["arm"],
@@ -110,9 +113,9 @@ def _train(config, workdir, teacher, cell, bar):
     """Trains the students of a cell and writes their records."""
     network = squeeze.build_network(config.student.model, teacher.train.info)
     distilled, stage = cell.distilled, cell.stages[0]
-    soft = relabel.Labels((), None, relabel.views_key(config, distilled), 0)
+    soft = relabel.Labels((), None, relabel.views_key(config, cell.seed), 0)
     if cell.labels == "soft":
-        soft = relabel.make(config, workdir, distilled, cell.recipe)
+        soft = relabel.make(config, workdir, teacher, distilled, cell.recipe, cell.seed)
     draw = jax.random.fold_in(jax.random.key(config.seed), cell.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
     count = len(distilled.images.labels)
@@ -152,9 +155,8 @@ def _train(config, workdir, teacher, cell, bar):
         place.finish({}, record)
 
 
-def _whole(config, workdir) -> recover.Distilled:
+def _whole(teacher) -> recover.Distilled:
     """All training images, as if they had been distilled: the bound."""
-    teacher = squeeze.run(config, workdir)
     train = teacher.train
     weights = np.ones(len(train.labels), np.float32)
     record = {"arm": WHOLE, "ipc": 0, "image_bytes": int(train.images.nbytes)}

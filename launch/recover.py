@@ -15,19 +15,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddjax import (
-    checkpoint,
-    data,
-    methods,
-    optimizers,
-    parallel,
-    recover,
-    report,
-    selection,
-)
-from ddjax import stats as statistics
+from ddjax import checkpoint, data, methods, parallel, recover, selection
 from ddjax.types import Context, DistilledSet
-from launch import program, progress, squeeze, stats
+from launch import arms, program, progress, report, squeeze, stats
 
 
 class Distilled(NamedTuple):
@@ -40,81 +30,19 @@ class Distilled(NamedTuple):
 
 def run(config, workdir) -> list[Distilled]:
     """The distilled sets of a config: one for each ipc and seed."""
-    check(config)
-    arm = f"{config.recover.method}/{config.recover.start}"
+    arms.check(config)
+    teacher = squeeze.run(config, workdir)
+    seen = stats.collect(config, workdir, teacher)
     return [
-        make(config, workdir, arm, ipc, seed)
+        make(config, workdir, teacher, seen, arms.ours(config), ipc, seed)
         for ipc in config.recover.ipc
         for seed in range(config.recover.sets)
     ]
 
 
-def check(config) -> None:
-    """Refuses what cannot work, before any time is spent."""
-    train, _ = squeeze.load_data(config)
-    for ipc in config.recover.ipc:
-        statistics.check_ipc(ipc, train)
-    arms = [f"{config.recover.method}/{config.recover.start}", *config.evaluate.against]
-    teacher = squeeze.build_network(config.squeeze.model, train.info)
-    squeeze.build_network(config.student.model, train.info)
-    for arm in arms:
-        name, _ = split(arm)
-        if name in methods.names():
-            build(config, name, teacher, train.info)
-
-
-def split(arm: str) -> tuple[str, str]:
-    """An arm of a comparison: "method/start", or the name of a baseline.
-
-    Raises:
-      ValueError: neither.
-    """
-    name, _, start = arm.partition("/")
-    if name in selection.names() and not start:
-        return name, "real"
-    known = ", ".join((*selection.names(), *(f"{m}/START" for m in methods.names())))
-    if name not in methods.names() or start not in ("noise", "real"):
-        raise ValueError(
-            f"unknown arm {arm!r}; known: {known}; START is noise or real."
-        )
-    return name, start
-
-
-def section(config, name: str) -> dict:
-    """The config's section of a method.
-
-    Raises:
-      ValueError: there is none.
-    """
-    if name not in config.methods:
-        raise ValueError(
-            f"the config has no section methods.{name}; it has "
-            f"{', '.join(sorted(config.methods))}. Add one, as in configs/default.py."
-        )
-    return config.methods[name].to_dict()
-
-
-def build(config, name: str, network, info) -> methods.Method:
-    """A method with the optimiser, view and options of its section."""
-    options = section(config, name)
-    del options["layout"]
-    num_steps, rate = options.pop("num_steps"), options.pop("learning_rate")
-    view = [options.pop(field) for field in ("crop_scale", "flip", "jitter")]
-    return methods.create(
-        name,
-        network.apply,
-        optimizers.pixel_adam(rate, num_steps, info.std),
-        num_steps=num_steps,
-        augment=data.augment.CropFlipRoll(tuple(view[0]), *view[1:]),
-        options=tuple(sorted(options.items())),
-    )
-
-
-def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
+def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Distilled:
     """One distilled set, by a method or by a baseline; loaded or made."""
-    name, start = split(arm)
-    teacher = squeeze.run(config, workdir)
-    seen = stats.collect(config, workdir, teacher)
+    name, start = arms.split(arm)
     made_from = {
         "version": 1,
         "arm": arm,
@@ -126,7 +54,7 @@ def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
     if is_method:
         made_from |= {
             "batch_size": config.recover.batch_size,
-            "method": section(config, name),
+            "method": arms.section(config, name),
             "barycenter": config.stats.to_dict(),
         }
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
@@ -143,6 +71,7 @@ def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
         record = {
             "arm": arm,
             "ipc": ipc,
+            "seed": seed,
             "data": info.name,
             "classes": list(info.classes),
             "mean": list(info.mean),
@@ -160,9 +89,9 @@ def make(config, workdir, arm: str, ipc: int, seed: int) -> Distilled:
 
 def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
     """Runs a method, wave by wave; finished waves and the current state are kept."""
-    info, pixels = teacher.train.info, section(config, name)
+    info, pixels = teacher.train.info, arms.section(config, name)
     num_steps = pixels["num_steps"]
-    method = build(config, name, teacher.network, info)
+    method = arms.build(config, name, teacher.network, info)
     barycenter = None
     if start == "real" or "barycenter" in method.requires:
         barycenter = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
@@ -198,7 +127,8 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
         ]
 
     total = len(plan) * num_steps
-    finished = [_read_wave(stage, wave) for wave in plan]
+    finished = [stage.load_part(_part(wave)) for wave in plan]
+    finished = [part and DistilledSet(**part) for part in finished]
     done, state = _resume(stage, method, context, plan, finished, goals, key_steps)
     with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
         monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
@@ -218,12 +148,13 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
             )
             monitor.look()
             finished[i] = _stored(parts)
-            if len(plan) > 1:
-                _write_wave(stage, wave, finished[i])
+            stage.save_part(_part(wave), finished[i]._asdict())
             state = None
     monitor.write_history()
-    images = _assemble(cuts, finished)
-    _draw(stage, teacher, seen, images, monitor.history, ipc)
+    order = np.argsort(np.concatenate(cuts))
+    images = jax.tree.map(lambda *x: np.concatenate(x)[order], *finished)
+    beside = _select(teacher, seen, "random", min(ipc, 10), 0)
+    report.draw(stage.folder, info, images, beside, monitor.history)
     return images
 
 
@@ -244,30 +175,15 @@ def _resume(stage, method, context, plan, finished, goals, key):
     return found
 
 
+def _part(wave) -> str:
+    """The name of a finished wave: other devices make other waves."""
+    return f"rows{wave.rows[0, 0]}x{wave.rows.size}"
+
+
 def _stored(parts: list[DistilledSet]) -> DistilledSet:
     """Chunks put together, as they are stored: pixels rounded to uint8."""
     whole = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     return whole._replace(images=np.rint(whole.images * 255).astype(np.uint8))
-
-
-def _assemble(cuts, finished) -> DistilledSet:
-    order = np.argsort(np.concatenate(cuts))
-    return jax.tree.map(lambda *x: np.concatenate(x)[order], *finished)
-
-
-def _write_wave(stage, wave, images: DistilledSet) -> None:
-    path = stage.folder / "checkpoints" / f"wave{wave.offset}.npz"
-    path.parent.mkdir(exist_ok=True)
-    arrays = images._asdict()
-    checkpoint.write_atomically(path, lambda file: np.savez(file, **arrays))
-
-
-def _read_wave(stage, wave) -> DistilledSet | None:
-    path = stage.folder / "checkpoints" / f"wave{wave.offset}.npz"
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return DistilledSet(**arrays)
 
 
 # Baselines ---------------------------------------------------------------------------
@@ -285,22 +201,6 @@ def _select(teacher, seen, name, ipc, seed) -> DistilledSet:
     )
     weights = np.full(len(rows), 1 / ipc, np.float32)
     return DistilledSet(train.images[rows], train.labels[rows], weights)
-
-
-# Pictures ----------------------------------------------------------------------------
-
-
-def _draw(stage, teacher, seen, images, history, ipc) -> None:
-    classes, shown = teacher.train.info.num_classes, min(ipc, 10)
-    real = _select(teacher, seen, "random", shown, 0)
-    ours = images.images.reshape(classes, ipc, *images.images.shape[1:])[:, :shown]
-    by_image = ours.swapaxes(0, 1).reshape(-1, *images.images.shape[1:])
-    beside = real.images.reshape(classes, shown, *images.images.shape[1:])
-    beside = beside.swapaxes(0, 1).reshape(by_image.shape)
-    width = min(classes, 20)
-    figure = report.grid([("distilled", by_image), ("real", beside)], width)
-    figure.savefig(stage.folder / "grid.png")
-    report.curves(history, stage.folder.name).savefig(stage.folder / "curves.png")
 
 
 if __name__ == "__main__":

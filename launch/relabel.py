@@ -15,6 +15,8 @@ import numpy as np
 from ddjax import checkpoint, relabel, student
 from launch import program, progress, recover, squeeze
 
+_BLOCK = 1000  # steps kept together while the labels are made
+
 
 class Labels(NamedTuple):
     """Soft labels as a student's loop takes them."""
@@ -27,8 +29,10 @@ class Labels(NamedTuple):
 
 def run(config, workdir) -> None:
     """The soft labels of every distilled set of the config."""
+    teacher = squeeze.run(config, workdir)
     for distilled in recover.run(config, workdir):
-        make(config, workdir, distilled, recipe(config, config.student.epochs))
+        students = recipe(config, config.student.epochs)
+        make(config, workdir, teacher, distilled, students, distilled.record["seed"])
 
 
 def recipe(config, epochs: int) -> student.Recipe:
@@ -46,10 +50,9 @@ def recipe(config, epochs: int) -> student.Recipe:
     )
 
 
-def make(config, workdir, distilled: recover.Distilled, recipe) -> Labels:
+def make(config, workdir, teacher, distilled, recipe, seed: int) -> Labels:
     """The labels of one distilled set; loaded, made, or left to the teacher."""
-    teacher = squeeze.run(config, workdir)
-    key = views_key(config, distilled)
+    key = views_key(config, seed)
     if not config.relabel.store:
         size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(teacher.variables))
         return Labels(teacher.variables, teacher.network.apply, key, size)
@@ -59,6 +62,7 @@ def make(config, workdir, distilled: recover.Distilled, recipe) -> Labels:
         "version": 1,
         "views": recipe.views._asdict(),
         "steps": total,
+        "seed": (config.seed, seed),
         "images": distilled.hash,
         "teacher": teacher.hash,
     }
@@ -66,24 +70,34 @@ def make(config, workdir, distilled: recover.Distilled, recipe) -> Labels:
     stage = checkpoint.Stage(workdir, "relabel", name, made_from)
     if not stage.complete:
         began = time.monotonic()
+        parts = []
         with progress.bar(f"relabel {name}", total) as bar:
-            logits = relabel.soft_labels(
-                teacher.network.apply,
-                teacher.variables,
-                recipe.views,
-                key,
-                images,
-                range(total),
-                observe=lambda done: bar.update(done - bar.n),
-            )
-        stage.finish({"logits": logits}, {"seconds": time.monotonic() - began})
+            for first in range(0, total, _BLOCK):
+                steps = range(first, min(first + _BLOCK, total))
+                part = stage.load_part(f"steps{first}")
+                if part is None:
+                    logits = relabel.soft_labels(
+                        teacher.network.apply,
+                        teacher.variables,
+                        recipe.views,
+                        key,
+                        images,
+                        steps,
+                        observe=lambda done: bar.update(done - bar.n),
+                    )
+                    part = {"logits": logits}
+                    stage.save_part(f"steps{first}", part)
+                bar.update(steps.stop - bar.n)
+                parts.append(part["logits"])
+        record = {"seconds": time.monotonic() - began}
+        stage.finish({"logits": np.concatenate(parts)}, record)
     logits = stage.load()["logits"]
     return Labels(logits, None, key, logits.nbytes)
 
 
-def views_key(config, distilled: recover.Distilled) -> jax.Array:
-    """The key of a distilled set's views: the same for all its students."""
-    return jax.random.fold_in(jax.random.key(config.seed), int(distilled.hash[:7], 16))
+def views_key(config, seed: int) -> jax.Array:
+    """The key of the views: students of all arms see the same crops and boxes."""
+    return jax.random.fold_in(jax.random.key(config.seed), seed)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,32 @@ def write(config, workdir, records: list[dict]) -> None:
     logging.info("report: %s", folder)
 
 
+def draw(folder, info, distilled, real, history) -> None:
+    """Writes grid.png, the distilled images beside real ones, and curves.png.
+
+    Args:
+      folder: of the distilled set.
+      info: of the data.
+      distilled: DistilledSet with uint8 images.
+      real: the same, of which as many are shown.
+      history: the losses, see `progress.Monitor`.
+    """
+    width = info.num_classes
+    shown = len(real.images) // width
+    blocks = [
+        ("distilled", columns(distilled.images, width, shown)),
+        ("real", columns(real.images, width, shown)),
+    ]
+    report.grid(blocks, min(width, 20)).savefig(folder / "grid.png")
+    report.curves(history, folder.name).savefig(folder / "curves.png")
+
+
+def columns(images, classes: int, count: int):
+    """The first `count` images of every class, in rows of one of each class."""
+    by_class = images.reshape(classes, -1, *images.shape[1:])[:, :count]
+    return np.concatenate(by_class.swapaxes(0, 1))
+
+
 def table(records) -> tuple[list[str], list[list[str]]]:
     """Header and rows: one row an arm and ipc, one column a kind of labels."""
     groups = report.summarise(records, ("ipc", "arm", "labels"))
@@ -116,8 +142,7 @@ def _grid(workdir, records):
         ipc, folder = chosen[arm]
         images = checkpoint.load(folder)["images"]
         width = len(images) // ipc
-        by_class = images.reshape(width, ipc, *images.shape[1:])[:, :3]
-        shown = np.concatenate(by_class.swapaxes(0, 1))
+        shown = columns(images, width, 3)
         rows.append((f"{title(arm)}: {len(shown) // width} of {ipc} per class", shown))
     return report.grid(rows, min(width, 20)) if rows else None
 

@@ -17,6 +17,8 @@ from ddjax import checkpoint, ot, stats
 from ddjax.types import Barycenter, ClassStats, Moments
 from launch import program, progress, squeeze
 
+_CLASSES = 10  # kept together while the data is looked at
+
 
 class Stats(NamedTuple):
     """What the teacher saw."""
@@ -45,27 +47,39 @@ def collect(config, workdir, teacher: squeeze.Teacher) -> Stats:
     }
     stage = checkpoint.Stage(workdir, "stats", "teacher", made_from)
     if not stage.complete:
-        began = time.monotonic()
-        with progress.bar("stats", len(teacher.train.labels), unit="image") as bar:
-            features, found = stats.collect(
-                teacher.network.apply,
-                teacher.variables,
-                teacher.train,
-                batch_size=config.stats.batch_size,
-                exact=config.stats.exact,
-                observe=lambda done: bar.update(done - bar.n),
-            )
-        arrays = {"features": features, "count": found.count}
-        for i, layer in enumerate(found.layers):
-            arrays |= {f"mean_{i:03d}": layer.mean, f"var_{i:03d}": layer.var}
-        stage.finish(arrays, {"seconds": time.monotonic() - began})
+        _collect(config, stage, teacher)
     arrays = stage.load()
-    layers = tuple(
-        Moments(arrays[name], arrays[name.replace("mean", "var")])
-        for name in sorted(arrays)
-        if name.startswith("mean_")
-    )
-    return Stats(arrays["features"], ClassStats(layers, arrays["count"]), stage.hash)
+    features, count = arrays.pop("features"), arrays.pop("count")
+    layers = range(len(arrays) // 2)
+    layers = tuple(Moments(arrays[f"mean{i}"], arrays[f"var{i}"]) for i in layers)
+    return Stats(features, ClassStats(layers, count), stage.hash)
+
+
+def _collect(config, stage, teacher):
+    """One pass over the data, some classes at a time; finished ones are kept."""
+    began, parts = time.monotonic(), []
+    total = teacher.train.info.num_classes
+    with progress.bar("stats", total, unit="class") as bar:
+        for first in range(0, total, _CLASSES):
+            classes = range(first, min(first + _CLASSES, total))
+            part = stage.load_part(f"classes{first}")
+            if part is None:
+                features, found = stats.collect(
+                    teacher.network.apply,
+                    teacher.variables,
+                    teacher.train,
+                    classes=classes,
+                    batch_size=config.stats.batch_size,
+                    exact=config.stats.exact,
+                )
+                part = {"features": features, "count": found.count}
+                for i, layer in enumerate(found.layers):
+                    part |= {f"mean{i}": layer.mean, f"var{i}": layer.var}
+                stage.save_part(f"classes{first}", part)
+            parts.append(part)
+            bar.update(len(classes))
+    arrays = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    stage.finish(arrays, {"seconds": time.monotonic() - began})
 
 
 def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:

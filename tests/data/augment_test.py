@@ -67,7 +67,7 @@ class TestCropResize:
         images = jax.random.uniform(key, (1, 4, 5, 1))
         box = jnp.array([1.0, 0.0, 2.0, 3.0])
         chex.assert_numerical_grads(
-            lambda images: jnp.sin(augment.crop_resize(images, box)).sum(),
+            jax.jit(lambda images: jnp.sin(augment.crop_resize(images, box)).sum()),
             (images,),
             order=1,
             atol=1e-2,
@@ -120,11 +120,13 @@ def drawn_boxes(height, width, scale, ratio=(3 / 4, 4 / 3)):
     return np.asarray(sample(keys))
 
 
-class TestSampleCrop:
-    @pytest.fixture(scope="class", params=[(224, 224), (32, 48)], ids=str)
-    def drawn(self, request):
-        return (*request.param, drawn_boxes(*request.param, (0.08, 1.0)))
+@pytest.fixture(scope="module", params=[(224, 224), (32, 48)], ids=str)
+def drawn(request):
+    """Height, width and the boxes drawn for them."""
+    return (*request.param, drawn_boxes(*request.param, (0.08, 1.0)))
 
+
+class TestSampleCrop:
     def test_boxes_are_whole_pixels_inside_the_image(self, drawn):
         height, width, boxes = drawn
         np.testing.assert_array_equal(boxes, np.round(boxes))
@@ -187,28 +189,28 @@ class TestSampleCrop:
 
 
 class TestRandomCrop:
+    @staticmethod
+    def crop(key, images, scale, shared):
+        crop = jax.jit(augment.random_crop, static_argnames=("scale", "shared"))
+        return np.asarray(crop(key, images, scale=scale, shared=shared))
+
     def test_shared_box_is_the_same_for_all_images(self, key):
         image = jax.random.uniform(key, (1, 8, 8, 3))
-        out = augment.random_crop(
-            key, jnp.repeat(image, 5, axis=0), (0.1, 0.5), shared=True
-        )
-        np.testing.assert_array_equal(out, jnp.repeat(out[:1], 5, axis=0))
+        out = self.crop(key, jnp.repeat(image, 5, axis=0), (0.1, 0.5), True)
+        np.testing.assert_array_equal(out, np.repeat(out[:1], 5, axis=0))
         assert not np.allclose(out[0], image[0])
 
     def test_own_boxes_differ(self, key):
         image = jax.random.uniform(key, (1, 8, 8, 3))
-        out = augment.random_crop(
-            key, jnp.repeat(image, 6, axis=0), (0.1, 0.5), shared=False
-        )
-        assert len({np.asarray(x).tobytes() for x in out}) == 6
+        out = self.crop(key, jnp.repeat(image, 6, axis=0), (0.1, 0.5), False)
+        assert len({x.tobytes() for x in out}) == 6
 
     @pytest.mark.parametrize("shared", [True, False])
     def test_every_image_is_a_crop_of_itself(self, key, shared):
         """Each image is of one colour: crops cannot change it."""
-        images = jnp.broadcast_to(
-            jnp.arange(1.0, 6)[:, None, None, None], (5, 8, 10, 2)
-        )
-        out = augment.random_crop(key, images, (0.08, 1.0), shared=shared)
+        colours = jnp.arange(1.0, 6)[:, None, None, None]
+        images = jnp.broadcast_to(colours, (5, 8, 10, 2))
+        out = self.crop(key, images, (0.08, 1.0), shared)
         np.testing.assert_allclose(out, images, rtol=1e-6)
 
 
@@ -293,7 +295,7 @@ class TestCropFlipRoll:
         images = jax.random.uniform(key, (2, 4, 4, 1))
         view = augment.CropFlipRoll(jitter=2)
         chex.assert_numerical_grads(
-            lambda images: jnp.sin(view(key, images, 0)).sum(),
+            jax.jit(lambda images: jnp.sin(view(key, images, 0)).sum()),
             (images,),
             order=1,
             atol=1e-2,
@@ -332,14 +334,16 @@ class TestCutMixBox:
         np.testing.assert_array_equal(box, [0, 0, 8, 10])
 
 
-class TestCutMix:
-    @pytest.fixture(scope="class")
-    def mixes(self):
-        images = marked(5, 9, 12)
-        keys = jax.random.split(jax.random.key(0), 400)
-        mix = jax.jit(jax.vmap(lambda key: augment.cutmix(key, images)))
-        return np.asarray(images), jax.tree.map(np.asarray, mix(keys))
+@pytest.fixture(scope="module")
+def mixes():
+    """Five images, and 400 CutMixes of them."""
+    images = marked(5, 9, 12)
+    keys = jax.random.split(jax.random.key(0), 400)
+    mix = jax.jit(jax.vmap(lambda key: augment.cutmix(key, images)))
+    return np.asarray(images), jax.tree.map(np.asarray, mix(keys))
 
+
+class TestCutMix:
     def test_pasted_pixels_are_the_partner_s_at_the_same_place(self, mixes):
         images, mixes = mixes
         for mixed, partner, _ in zip(*mixes):

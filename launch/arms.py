@@ -1,0 +1,73 @@
+"""The arms of a comparison: methods with their start, and baselines.
+
+An arm is written "method/start", such as "wmdd/real", or is the name of a baseline,
+such as "herding". The config's section `methods.<method>` says how an arm recovers.
+"""
+
+from ddjax import data, methods, optimizers, selection, stats
+from launch import squeeze
+
+
+def check(config) -> None:
+    """Refuses what cannot work, before any time is spent."""
+    train, _ = squeeze.load_data(config)
+    for ipc in config.recover.ipc:
+        stats.check_ipc(ipc, train)
+    teacher = squeeze.build_network(config.squeeze.model, train.info)
+    squeeze.build_network(config.student.model, train.info)
+    for arm in (ours(config), *config.evaluate.against):
+        name, _ = split(arm)
+        if name in methods.names():
+            build(config, name, teacher, train.info)
+
+
+def ours(config) -> str:
+    """The arm that the config is about."""
+    return f"{config.recover.method}/{config.recover.start}"
+
+
+def split(arm: str) -> tuple[str, str]:
+    """An arm of a comparison: "method/start", or the name of a baseline.
+
+    Raises:
+      ValueError: neither.
+    """
+    name, _, start = arm.partition("/")
+    if name in selection.names() and not start:
+        return name, "real"
+    known = ", ".join((*selection.names(), *(f"{m}/START" for m in methods.names())))
+    if name not in methods.names() or start not in ("noise", "real"):
+        raise ValueError(
+            f"unknown arm {arm!r}; known: {known}; START is noise or real."
+        )
+    return name, start
+
+
+def section(config, name: str) -> dict:
+    """The config's section of a method.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if name not in config.methods:
+        raise ValueError(
+            f"the config has no section methods.{name}; it has "
+            f"{', '.join(sorted(config.methods))}. Add one, as in configs/default.py."
+        )
+    return config.methods[name].to_dict()
+
+
+def build(config, name: str, network, info) -> methods.Method:
+    """A method with the optimiser, view and options of its section."""
+    options = section(config, name)
+    del options["layout"]
+    num_steps, rate = options.pop("num_steps"), options.pop("learning_rate")
+    view = [options.pop(field) for field in ("crop_scale", "flip", "jitter")]
+    return methods.create(
+        name,
+        network.apply,
+        optimizers.pixel_adam(rate, num_steps, info.std),
+        num_steps=num_steps,
+        augment=data.augment.CropFlipRoll(tuple(view[0]), *view[1:]),
+        options=tuple(sorted(options.items())),
+    )
