@@ -113,10 +113,10 @@ def _train(config, workdir, teacher, cell, bar):
     """Trains the students of a cell and writes their records."""
     network = squeeze.build_network(config.student.model, teacher.train.info)
     distilled, stage = cell.distilled, cell.stages[0]
-    soft = relabel.Labels((), None, relabel.views_key(config, cell.seed), 0)
+    soft = relabel.Labels((), None, 0)
     if cell.labels == "soft":
         soft = relabel.make(config, workdir, teacher, distilled, cell.recipe, cell.seed)
-    draw = jax.random.fold_in(jax.random.key(config.seed), cell.seed)
+    draw = program.key(config, "student", cell.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
     count = len(distilled.images.labels)
     like = jax.eval_shape(
@@ -132,7 +132,7 @@ def _train(config, workdir, teacher, cell, bar):
         network,
         cell.recipe,
         distilled.images,
-        soft.key,
+        program.key(config, "views", cell.seed),
         labels=cell.labels,
         soft=soft.soft,
         teacher_fn=soft.teacher_fn,

@@ -23,6 +23,15 @@ _WORKDIR = flags.DEFINE_string(
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
+_PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
+
+
+def key(config, purpose: str, seed: int = 0) -> jax.Array:
+    """A key for one purpose and one distilled set; no two share any."""
+    key = jax.random.fold_in(jax.random.key(config.seed), _PURPOSES.index(purpose))
+    return jax.random.fold_in(key, seed)
+
+
 def main(run: Callable) -> None:
     """Runs `run(config, workdir)` as a program.
 

@@ -95,9 +95,7 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
     barycenter = None
     if start == "real" or "barycenter" in method.requires:
         barycenter = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
-    key_start, key_steps = jax.random.split(
-        jax.random.fold_in(jax.random.key(config.seed), seed)
-    )
+    key_start, key_steps = jax.random.split(program.key(config, "recover", seed))
     first = recover.starts(
         key_start,
         start,

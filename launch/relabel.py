@@ -23,7 +23,6 @@ class Labels(NamedTuple):
 
     soft: Any  # logits [steps, B, C] float16, or the teacher's variables
     teacher_fn: Any  # None, or the teacher's apply
-    key: jax.Array  # of the views
     bytes: int  # of what training needs besides images and hard labels
 
 
@@ -52,10 +51,11 @@ def recipe(config, epochs: int) -> student.Recipe:
 
 def make(config, workdir, teacher, distilled, recipe, seed: int) -> Labels:
     """The labels of one distilled set; loaded, made, or left to the teacher."""
-    key = views_key(config, seed)
+    # Students of all arms see the same crops and boxes.
+    key = program.key(config, "views", seed)
     if not config.relabel.store:
         size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(teacher.variables))
-        return Labels(teacher.variables, teacher.network.apply, key, size)
+        return Labels(teacher.variables, teacher.network.apply, size)
     images = distilled.images.images
     total = student.num_steps(recipe, len(images))
     made_from = {
@@ -92,12 +92,7 @@ def make(config, workdir, teacher, distilled, recipe, seed: int) -> Labels:
         record = {"seconds": time.monotonic() - began}
         stage.finish({"logits": np.concatenate(parts)}, record)
     logits = stage.load()["logits"]
-    return Labels(logits, None, key, logits.nbytes)
-
-
-def views_key(config, seed: int) -> jax.Array:
-    """The key of the views: students of all arms see the same crops and boxes."""
-    return jax.random.fold_in(jax.random.key(config.seed), seed)
+    return Labels(logits, None, logits.nbytes)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _network(name, info, options):
 def _train(config, stage, network, train, test):
     options = config.squeeze.to_dict()
     recipe = squeeze.Recipe(**{k: options[k] for k in squeeze.Recipe._fields})
-    key_init, key_train = jax.random.split(jax.random.key(config.seed))
+    key_init, key_train = jax.random.split(program.key(config, "squeeze"))
     count = len(train.labels)
     step = squeeze.make_step(network, recipe, count)
     state, done = squeeze.init(key_init, network, recipe, count), 0

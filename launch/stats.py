@@ -99,7 +99,7 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
     if not stage.complete:
         began = time.monotonic()
         found = stats.barycenters(
-            jax.random.fold_in(jax.random.key(config.seed), seed),
+            program.key(config, "barycenter", seed),
             seen.features,
             teacher.train,
             ipc,
