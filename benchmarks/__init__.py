@@ -1,0 +1,1 @@
+"""Comparisons and timings, and the records of past runs."""
