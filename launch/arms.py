@@ -19,6 +19,17 @@ def check(config) -> None:
         name, _ = split(arm)
         if name in methods.names():
             build(config, name, teacher, train.info)
+            recover.chunks(1, 1, 1, section(config, name)["layout"])
+    _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
+    _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))
+    _one_of("stats.solver", [config.stats.solver], ("lp", "sinkhorn"))
+    _one_of("stats.weights", [config.stats.weights], ot.WEIGHTS)
+
+
+def _one_of(field, values, known):
+    for value in values:
+        if value not in known:
+            raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}.")
 
 
 def ours(config) -> str:

@@ -32,11 +32,12 @@ def parameters():
 
 def run(optimizer, params, gradients):
     """The parameters after each step, from optax and in float32."""
-    to_float32 = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
-    params, path = to_float32(params), []
-    state = optimizer.init(params)
+    params, gradients = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float32), (params, gradients)
+    )
+    state, path = optimizer.init(params), []
     for gradient in gradients:
-        updates, state = optimizer.update(to_float32(gradient), state, params)
+        updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         path.append(params)
     return path

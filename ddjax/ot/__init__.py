@@ -1,6 +1,7 @@
 """Optimal transport between feature clouds: exact, entropic, and barycenters."""
 
 from ddjax.ot.barycenter import (
+    WEIGHTS,
     barycenter,
     newton_step,
     subgradient_weights,
@@ -12,6 +13,7 @@ from ddjax.ot.sinkhorn import sinkhorn
 from ddjax.ot.transport import Transport
 
 __all__ = [
+    "WEIGHTS",
     "Transport",
     "barycenter",
     "lp",

@@ -15,7 +15,13 @@ from ddjax.ot.cost import squared_euclidean
 from ddjax.ot.lp import lp
 from ddjax.types import Barycenter
 
-__all__ = ["barycenter", "newton_step", "subgradient_weights", "voronoi_masses"]
+__all__ = [
+    "WEIGHTS",
+    "barycenter",
+    "newton_step",
+    "subgradient_weights",
+    "voronoi_masses",
+]
 
 WEIGHTS = ("uniform", "learned", "voronoi")
 

@@ -1,0 +1,143 @@
+"""Chunks, starts, targets, and that devices change nothing."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ddjax import methods, optimizers, parallel, recover
+from ddjax.data import augment
+from ddjax.types import Barycenter, ClassStats, Context, Moments
+
+
+@pytest.mark.parametrize("layout", ["classes", "images"])
+@pytest.mark.parametrize("classes,ipc,batch_size", [(10, 3, 7), (5, 1, 100), (3, 8, 4)])
+def test_chunks_are_all_rows_once(layout, classes, ipc, batch_size):
+    cuts = recover.chunks(classes, ipc, batch_size, layout)
+    rows = np.concatenate(cuts)
+    assert sorted(rows) == list(range(classes * ipc))
+    for cut in cuts:
+        labels = cut // ipc
+        assert list(labels) == sorted(labels)
+        counts = np.unique(labels, return_counts=True)[1]
+        if layout == "classes":
+            assert set(counts) == {ipc} and len(cut) <= max(batch_size, ipc)
+        else:
+            assert set(counts) == {1} and len(cut) <= batch_size
+
+
+def test_chunks_of_the_papers():
+    """ImageNette at IPC 50: two classes; SRe2L: one image of each class."""
+    assert [len(c) for c in recover.chunks(10, 50, 100, "classes")] == [100] * 5
+    assert [len(c) for c in recover.chunks(10, 50, 100, "images")] == [10] * 50
+
+
+def test_waves_hold_chunks_of_one_size():
+    cuts = recover.chunks(7, 2, 4, "classes")  # 4, 4, 4, 2 images
+    plan = recover.waves(cuts, 10, devices=2)
+    assert [w.rows.shape for w in plan] == [(2, 4), (1, 4), (1, 2)]
+    assert [w.offset for w in plan] == [0, 10, 20]
+
+
+def test_noise_is_normal_in_normalised_pixels(tiny_data, tiny_info, key):
+    images = recover.starts(key, "noise", tiny_data, 300)
+    assert images.shape == (900, 8, 8, 3)
+    z = (images - np.array(tiny_info.mean)) / np.array(tiny_info.std)
+    assert abs(z.mean()) < 0.01 and abs(z.std() - 1) < 0.01
+
+
+def test_noise_of_an_image_does_not_depend_on_their_number(tiny_data, key):
+    few = recover.starts(key, "noise", tiny_data, 1)
+    many = recover.starts(key, "noise", tiny_data, 4)
+    np.testing.assert_array_equal(few, many[:3])
+
+
+def test_real_start_is_the_nearest_image_of_the_class(tiny_data, key):
+    features = np.random.default_rng(0).normal(size=(15, 5))
+    chosen = [2, 0, 8, 6, 14, 9]
+    atoms = features[chosen].reshape(3, 2, 5) + 1e-6
+    images = recover.starts(key, "real", tiny_data, 2, features=features, atoms=atoms)
+    np.testing.assert_allclose(images, tiny_data.images[chosen] / 255, atol=1e-6)
+
+
+def test_unknown_start(tiny_data, key):
+    with pytest.raises(ValueError, match="unknown start 'zeros'; known: noise, real"):
+        recover.starts(key, "zeros", tiny_data, 1)
+
+
+def test_targets_follow_the_rows():
+    points = np.arange(24.0).reshape(3, 2, 4)
+    weights = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
+    barycenter = Barycenter(points, weights, np.zeros(3), np.ones(3, bool))
+    layers = (Moments(np.arange(6.0).reshape(3, 2), np.ones((3, 2))),)
+    images = np.arange(6.0).reshape(6, 1, 1, 1)
+    found = recover.targets(
+        np.array([2, 3, 4, 5]),
+        images,
+        2,
+        barycenter=barycenter,
+        class_stats=ClassStats(layers, np.array([1, 1, 1])),
+    )
+    assert found.labels.tolist() == [1, 1, 2, 2]
+    assert found.weights.tolist() == [0.2, 0.8, 0.3, 0.7]
+    np.testing.assert_array_equal(found.features, points.reshape(6, 4)[2:])
+    np.testing.assert_array_equal(found.class_stats[0].mean, [[2, 3], [4, 5]])
+    assert found.images.ravel().tolist() == [2, 3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def setting(tiny_network, tiny_variables, tiny_data, tiny_info):
+    """(method, context, targets of rows, chunks): four images of each of 3 classes."""
+    method = methods.create(
+        "sre2l",
+        tiny_network.apply,
+        optimizers.pixel_adam(0.2, 6, tiny_info.std),
+        num_steps=6,
+        augment=augment.CropFlipRoll((0.5, 1.0), True, 1),
+    )
+    images = recover.starts(jax.random.key(5), "noise", tiny_data, 4)
+    goals = functools.partial(recover.targets, images=images, ipc=4)
+    cuts = recover.chunks(3, 4, 3, "images")
+    return method, Context(teacher=tiny_variables), goals, cuts
+
+
+def _recover(setting, devices, monkeypatch, observe=None):
+    method, context, goals, cuts = setting
+    monkeypatch.setattr(parallel, "device_count", lambda: devices)
+    return recover.recover(
+        jax.random.key(7), method, context, goals, cuts, 6, observe=observe
+    )
+
+
+def test_devices_change_nothing(setting, monkeypatch):
+    alone = _recover(setting, 1, monkeypatch)
+    both = _recover(setting, 2, monkeypatch)
+    np.testing.assert_allclose(alone.images, both.images, atol=1e-6)
+    assert alone.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert alone.images.min() >= 0 and alone.images.max() <= 1
+
+
+def test_observer_counts_through_all_waves(setting, monkeypatch):
+    seen = []
+    _recover(setting, 1, monkeypatch, lambda done, *_: seen.append(done))
+    assert seen == list(range(1, 25))  # four chunks, six steps
+
+
+def test_a_wave_goes_on_from_a_saved_state(setting, monkeypatch):
+    method, context, goals, cuts = setting
+    (wave, *_) = recover.waves(cuts, 6, 2)
+    targets, saved = [goals(rows) for rows in wave.rows], {}
+
+    def keep(done, state, metrics):
+        saved[done] = jax.tree.map(lambda x: np.array(x, copy=True), state)
+        assert metrics["loss"].shape == (2, 1)
+
+    whole = recover.run_wave(
+        jax.random.key(7), method, context, wave, targets, 6, observe=keep
+    )
+    rest = recover.run_wave(
+        jax.random.key(7), method, context, wave, targets, 6, state=saved[4], done=4
+    )
+    for a, b in zip(whole, rest):
+        np.testing.assert_array_equal(a.images, b.images)
