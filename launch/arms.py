@@ -4,7 +4,16 @@ An arm is written "method/start", such as "wmdd/real", or is the name of a basel
 such as "herding". The config's section `methods.<method>` says how an arm recovers.
 """
 
-from ddjax import data, methods, optimizers, selection, stats
+from ddjax import (
+    data,
+    methods,
+    optimizers,
+    ot,
+    recover,
+    selection,
+    stats,
+    student,
+)
 from launch import squeeze
 
 
