@@ -67,22 +67,27 @@ def base():
     config.recover.sets = 3  # distilled sets for each ipc, from as many seeds
     config.recover.batch_size = 100  # images of a chunk, at most
 
-    # How each method moves its pixels, and the arguments of its loss.
+    # How each method moves its pixels, and the arguments of its loss. Chosen for each on
+    # a held-out fifth of the training images, among learning rates 0.01 to 0.5, BatchNorm
+    # weights 0.01 to 100, with and without crops and rolls, 500 and 1500 steps.
     pixels = {
         "num_steps": 500,  # of the optimiser, for each chunk
-        "learning_rate": 0.1,  # of Adam, in normalised pixels; cosine to 0
+        "learning_rate": 0.25,  # of Adam, in normalised pixels; cosine to 0
         # How images are cut into chunks: "classes" (all images of a class together,
         # which per-class statistics need) or "images" (one of each class: SRe2L).
         "layout": "images",
         # Each step sees the chunk through one crop, one flip and one roll.
-        "crop_scale": (0.5, 1.0),
+        "crop_scale": (0.5, 1.0),  # share of the area; (1, 1) for no crop
         "flip": False,
         "jitter": 1,  # largest roll, pixels
     }
     config.methods = config_dict.ConfigDict()
     config.methods.wmdd = {
         **pixels,
+        "learning_rate": 0.1,
         "layout": "classes",
+        "crop_scale": (1.0, 1.0),  # 8x8 pixels leave nothing to crop
+        "jitter": 0,
         "bn_weight": 10.0,
         "ce_weight": 1.0,
     }
