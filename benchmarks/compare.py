@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-RECORDS = pathlib.Path(__file__).parent / "results" / "default-3x3" / "records.json"
+RECORDS = pathlib.Path(__file__).parent / "results" / "default-6x3" / "records.json"
 
 
 def compare(records: list[dict], first: str, second: str) -> list[dict]:

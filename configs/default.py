@@ -68,7 +68,7 @@ def base():
     config.recover.batch_size = 100  # images of a chunk, at most
 
     # How each method moves its pixels, and the arguments of its loss. Chosen for each on
-    # a held-out fifth of the training images, among learning rates 0.01 to 0.5, BatchNorm
+    # a held-out fifth of the training images, among learning rates 0.03 to 0.5, BatchNorm
     # weights 0.01 to 100, with and without crops and rolls, 500 and 1500 steps.
     pixels = {
         "num_steps": 500,  # of the optimiser, for each chunk

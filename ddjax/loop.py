@@ -36,7 +36,7 @@ def run(
       shared: arrays that all chunks or students have in common.
       private: arrays of this one (or a stack of them, see `spread`).
       steps: indices still to run, consecutive.
-      spread: `parallel.single`, `stacked` or `over_devices`.
+      spread: `parallel.single`, `stacked`, or what `over_devices` gives.
       observe: called as `(done, state, metrics)` after each block; `metrics` has
         shape [..., steps in the block]. It must not keep `state`.
 

@@ -45,9 +45,23 @@ def stacked(step):
     return jax.jit(jax.vmap(step, in_axes=_AXES), donate_argnums=0)
 
 
-def over_devices(step):
-    """One chunk per device, by `jax.pmap`: chunks are independent.
+def over_devices(count: int):
+    """A stack of `count` independent chunks, one per device, by `jax.pmap`.
 
     The stack may be smaller than the number of devices: then the first ones are used.
+    A stack of one is a plain `jit` that takes the axis off inside.
     """
+    return _pmapped if count > 1 else _alone
+
+
+def _pmapped(step):
     return jax.pmap(step, in_axes=_AXES, donate_argnums=0)
+
+
+def _alone(step):
+    def unstacked(state, index, shared, private):
+        state, private = jax.tree.map(lambda x: x[0], (state, private))
+        new = step(state, index, shared, private)
+        return jax.tree.map(lambda x: x[None], new)
+
+    return jax.jit(unstacked, donate_argnums=0)

@@ -190,13 +190,9 @@ def run_wave(
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *targets)
     if state is None:
         state = initial_state(method, context, stacked, keys)
-    many = len(targets) > 1
-    if not many:  # a stack of one would only add an axis to every operation
-        state, stacked, keys = jax.tree.map(lambda x: x[0], (state, stacked, keys))
 
     def watch(step, state, metrics):
         if observe is not None:
-            state = state if many else jax.tree.map(lambda x: x[None], state)
             observe(wave.offset + step, state, metrics)
 
     state = loop.run(
@@ -205,11 +201,9 @@ def run_wave(
         context,
         (keys, stacked),
         range(done, num_steps),
-        spread=parallel.over_devices if many else parallel.single,
+        spread=parallel.over_devices(len(targets)),
         observe=watch,
     )
-    if not many:
-        state = jax.tree.map(lambda x: x[None], state)
     return [
         jax.device_get(
             method.finalize(jax.tree.map(lambda x, i=i: x[i], state), context, target)
