@@ -6,7 +6,7 @@ Command:  python -m launch.recover && python -m launch.evaluate
 Hardware: two CPU cores, a few minutes, compilation included.
 Expected: the table in the README.
 
-Every field can be changed on the command line: --config.recover.num_steps=500.
+Every field can be changed on the command line: --config.methods.wmdd.num_steps=9.
 """
 
 from ml_collections import config_dict

@@ -9,13 +9,16 @@ nothing is overwritten. In the folder:
     manifest.json    what they were made from, their checksum, and the stage's record
     checkpoints/     states of the unfinished stage (orbax), removed at the end
     parts/           finished parts of the unfinished artifact, removed at the end
+    unreadable/      states that could not be read, kept until the end
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import zipfile
 from typing import Any
 
 import jax
@@ -102,8 +105,10 @@ class Stage:
         text = json.dumps(manifest, indent=1).encode()
         write_atomically(self.folder / _MANIFEST, lambda file: file.write(text))
         self.close()
-        for unfinished in ("checkpoints", "parts"):
+        for unfinished in ("checkpoints", "parts", "unreadable"):
             shutil.rmtree(self.folder / unfinished, ignore_errors=True)
+        for path in self.folder.glob(".*.*.*"):  # what a killed process was writing
+            path.unlink(missing_ok=True)
 
     # Finished parts of an unfinished artifact ---------------------------------------
 
@@ -118,8 +123,12 @@ class Stage:
         path = self.folder / "parts" / f"{name}.npz"
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            logging.warning("%s cannot be read; making it again.", path)
+            return None
 
     # States of unfinished stages ---------------------------------------------------
 
@@ -129,7 +138,8 @@ class Stage:
 
         # A copy: on a CPU the arrays are views of memory that the loop reuses.
         host = jax.tree.map(lambda x: np.array(x, copy=True), state)
-        self._checkpoints().save(step, args=ocp.args.StandardSave(host))
+        with self._refused():
+            self._checkpoints().save(step, args=ocp.args.StandardSave(host))
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """The newest state that can be read, or None.
@@ -148,7 +158,9 @@ class Stage:
         for step in sorted(self._checkpoints().all_steps(), reverse=True):
             try:
                 args = ocp.args.StandardRestore(target)
-                return step, self._checkpoints().restore(step, args=args)
+                state = self._checkpoints().restore(step, args=args)
+                jax.tree.map(_check_shape, state, target)  # orbax does not
+                return step, state
             except Exception as error:  # noqa: BLE001  (orbax raises many kinds)
                 logging.warning(
                     "checkpoint %d in %s cannot be read (%s); trying the one before.",
@@ -156,14 +168,39 @@ class Stage:
                     self.folder,
                     str(error).splitlines()[0],
                 )
-                self._checkpoints().delete(step)  # else it could not be saved again
+                self._set_aside(step)  # else it could not be saved again
         return None
 
     def close(self) -> None:
         """Waits for saves in the background."""
         if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+            manager, self._manager = self._manager, None
+            with self._refused():
+                manager.close()
+
+    def drop_states(self) -> None:
+        """Removes all states: orbax saves none below the newest."""
+        self.close()
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def _set_aside(self, step: int) -> None:
+        self.close()
+        aside = self.folder / "unreadable"
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / str(step), ignore_errors=True)
+        shutil.move(self.folder / "checkpoints" / str(step), aside / str(step))
+
+    @contextlib.contextmanager
+    def _refused(self):
+        """What orbax raises as a ValueError that says what to do."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"cannot write a state to {self.folder}: {reason} Make room, or choose "
+                "another --workdir, and run the same command again."
+            ) from error
 
     def _checkpoints(self):
         if self._manager is None:
@@ -203,8 +240,11 @@ def record(folder) -> dict:
 def _read_manifest(folder: pathlib.Path) -> dict:
     path = folder / _MANIFEST
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        manifest = json.loads(path.read_text())
+        if not {"made_from", "sha256", "record"} <= set(manifest):
+            raise ValueError("a field is missing")
+        return manifest
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"no finished artifact in {folder} (no {_MANIFEST})."
         ) from None
@@ -213,6 +253,11 @@ def _read_manifest(folder: pathlib.Path) -> dict:
             f"{path} is damaged. Put back a copy, or remove the folder {folder} to "
             "have it made again."
         ) from None
+
+
+def _check_shape(found, wanted) -> None:
+    if np.shape(found) != np.shape(wanted):
+        raise ValueError(f"shape {np.shape(found)} instead of {np.shape(wanted)}")
 
 
 def _checksum(path: pathlib.Path) -> str:

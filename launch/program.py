@@ -54,20 +54,22 @@ def main(run: Callable) -> None:
         except KeyboardInterrupt:
             sys.exit("\nstopped. The same command goes on from the last checkpoint.")
 
-    try:
-        app.run(program, flags_parser=_parse)
-    except (AttributeError, KeyError) as error:
-        sys.exit(f"error: {error}")
+    app.run(program, flags_parser=_parse)
 
 
 def _parse(arguments):
-    """Flags, with a mistyped config field as a message instead of a traceback."""
+    """Flags, with a mistake in them as a line instead of a traceback."""
     try:
-        return flags.FLAGS(arguments)
-    except flags.Error as error:
-        sys.exit(f"error: {error}")
-    except (AttributeError, KeyError, FileNotFoundError, ValueError, TypeError) as e:
-        sys.exit(f"error: {str(e).strip(chr(34))}")
+        rest = flags.FLAGS(arguments)
+        _CONFIG.value.name  # noqa: B018  (raises what loading the file has raised)
+        return rest
+    except (AttributeError, KeyError) as error:  # of ml_collections: no such field
+        told = str(error).replace(r"\n", ". ").replace("\\", "").strip("'\"")
+        sys.exit(f"error: the config has no such field: {told}")
+    except (flags.Error, OSError, ValueError, TypeError) as error:
+        # What a config file raises comes with its traceback; the last line counts.
+        told = str(error).strip().splitlines()[-1].strip()
+        sys.exit(f"error: {told.removeprefix('ValueError: ')}")
 
 
 def _log_plainly() -> None:
@@ -75,7 +77,12 @@ def _log_plainly() -> None:
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(message)s"))
     standard_logging.getLogger("jax").setLevel(standard_logging.WARNING)
-    standard_logging.getLogger("orbax").setLevel(standard_logging.ERROR)
+    # Orbax logs through absl, as we do: only the file tells them apart.
+    logging.get_absl_handler().addFilter(
+        lambda line: (
+            line.levelno >= standard_logging.ERROR or "/orbax/" not in line.pathname
+        )
+    )
 
 
 def enable_compile_cache() -> None:

@@ -78,8 +78,12 @@ class Monitor:
             self.look()
         if now - self._saved > self._save_every_s:
             self.look()
-            self._stage.save(done, state)
-            self.write_history()
+            # A step of finite loss can still spoil the state: the next loss tells.
+            if all(
+                np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(state))
+            ):
+                self.write_history()  # first: rows beyond the state are dropped
+                self._stage.save(done, state)
             self._saved = now
 
     def look(self) -> None:

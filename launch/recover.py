@@ -8,6 +8,7 @@ of the config: the images as uint8 with labels and weights (artifact.npz), the l
 (history.json, curves.png), and a picture of them beside real ones (grid.png).
 """
 
+import functools
 import time
 from typing import NamedTuple
 
@@ -127,7 +128,9 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
     total = len(plan) * num_steps
     finished = [stage.load_part(_part(wave)) for wave in plan]
     finished = [part and DistilledSet(**part) for part in finished]
-    done, state = _resume(stage, method, context, plan, finished, goals, key_steps)
+    done, state = _resume(
+        stage, method, context, plan, finished, goals, key_steps, total
+    )
     with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
         monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
         for i, wave in enumerate(plan):
@@ -142,10 +145,11 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
                 num_steps,
                 state=state,
                 done=max(0, done - wave.offset),
-                observe=monitor,
+                observe=functools.partial(_observe, monitor, wave),
             )
             monitor.look()
             finished[i] = _stored(parts)
+            monitor.write_history()  # first: a part without its losses leaves a gap
             stage.save_part(_part(wave), finished[i]._asdict())
             state = None
     monitor.write_history()
@@ -156,21 +160,32 @@ def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
     return images
 
 
-def _resume(stage, method, context, plan, finished, goals, key):
+def _resume(stage, method, context, plan, finished, goals, key, total):
     """(steps done, state in the middle of a wave or None)."""
     behind = [w.offset for w, images in zip(plan, finished) if images is None]
     if not behind:
-        return plan[-1].offset, None
+        return total, None
     wave = next(w for w in plan if w.offset == behind[0])
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *goals(wave))
     keys = jax.random.split(key, len(wave.rows))
     like = jax.eval_shape(lambda: recover.initial_state(method, context, stacked, keys))
-    found = stage.restore(like)
-    # A state of an earlier wave, whose images are already finished, is of no use.
-    if found is None or found[0] <= wave.offset:
+    found = stage.restore({"wave": _place(wave), "state": like})
+    # A state of another wave is of no use: those before are finished, and a run on
+    # another number of devices had others.
+    if found is None or not np.array_equal(found[1]["wave"], _place(wave)):
+        stage.drop_states()
         return wave.offset, None
     logging.info("recover goes on from step %d.", found[0])
-    return found
+    return found[0], found[1]["state"]
+
+
+def _observe(monitor, wave, done, state, metrics) -> None:
+    monitor(done, {"wave": _place(wave), "state": state}, metrics)
+
+
+def _place(wave) -> np.ndarray:
+    """[1 + k]: where a wave is in the run, and the first row of each of its chunks."""
+    return np.array([wave.offset, *wave.rows[:, 0]])
 
 
 def _part(wave) -> str:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from ddjax import checkpoint, relabel, student
-from launch import program, progress, recover, squeeze
+from launch import arms, program, progress, recover, squeeze
 
 _BLOCK = 1000  # steps kept together while the labels are made
 
@@ -28,6 +28,7 @@ class Labels(NamedTuple):
 
 def run(config, workdir) -> None:
     """The soft labels of every distilled set of the config."""
+    arms.check(config)
     teacher = squeeze.run(config, workdir)
     for distilled in recover.run(config, workdir):
         students = recipe(config, config.student.epochs)

@@ -2,7 +2,7 @@
 
     python -m launch.report --workdir=runs/default
 
-Trains nothing: it reads the records that `launch.evaluate` left for this config.
+Trains nothing: it reads the records that the last `launch.evaluate` left there.
 """
 
 import json
@@ -25,18 +25,14 @@ _NAMES = {
 
 
 def run(config, workdir) -> None:
-    """Writes <workdir>/report/ from the records that are there."""
-    folders = sorted((pathlib.Path(workdir) / "evaluate").glob("*/manifest.json"))
-    if not folders:
+    """Writes <workdir>/report/ again, from the records of the last evaluation."""
+    path = pathlib.Path(workdir) / "report" / "records.json"
+    if not path.exists():
         raise ValueError(
-            f"no records in {workdir}/evaluate; run launch.evaluate with the same "
-            "--config and --workdir first."
+            f"no records in {path}; run launch.evaluate with the same --config and "
+            "--workdir first."
         )
-    records = []
-    for path in folders:
-        found = checkpoint.record(path.parent)
-        records.append({**found.pop("made_from"), **found})
-    write(config, workdir, records)
+    write(config, workdir, json.loads(path.read_text()))
 
 
 def write(config, workdir, records: list[dict]) -> None:

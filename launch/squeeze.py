@@ -126,7 +126,7 @@ def _restore(folder, network, train, test) -> Teacher:
     record = checkpoint.record(folder)
     _check_classes(record, train, folder)
     variables = checkpoint.unflatten(checkpoint.load(folder), _shapes(network))
-    identity = checkpoint.canonical(record["made_from"])
+    identity = checkpoint.fingerprint(record["made_from"], data.fingerprint(train))
     return Teacher(network, variables, train, test, identity, record)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ddjax import checkpoint, ot, stats
 from ddjax.types import Barycenter, ClassStats, Moments
-from launch import program, progress, squeeze
+from launch import arms, program, progress, squeeze
 
 _CLASSES = 10  # kept together while the data is looked at
 
@@ -30,6 +30,7 @@ class Stats(NamedTuple):
 
 def run(config, workdir) -> None:
     """Everything that the config's distilled sets will need."""
+    arms.check(config)
     teacher = squeeze.run(config, workdir)
     seen = collect(config, workdir, teacher)
     for ipc in config.recover.ipc:
