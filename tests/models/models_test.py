@@ -199,14 +199,19 @@ class TestLayout:
     )
     def test_moments_are_those_of_what_the_convolutions_put_out(self, key, module):
         x = 3 + jax.random.normal(key, (2, 8, 8, 3))
-        variables = module.init(key, x, train=False)
-        (_, out), extra = module.apply(
-            variables,
-            x,
-            train=False,
-            capture_intermediates=lambda layer, _: type(layer).__name__ == "Conv",
-            mutable=["intermediates"],
-        )
+        variables = jax.jit(lambda key: module.init(key, x, train=False))(key)
+
+        @jax.jit
+        def apply(variables, x):
+            return module.apply(
+                variables,
+                x,
+                train=False,
+                capture_intermediates=lambda layer, _: type(layer).__name__ == "Conv",
+                mutable=["intermediates"],
+            )
+
+        (_, out), extra = apply(variables, x)
         captured = jax.tree.leaves(extra["intermediates"])
         # The dictionary is sorted by name, not by depth: compare as sets of arrays.
         wanted = sorted((x.shape[-1], float(jnp.sum(x.mean((1, 2))))) for x in captured)
