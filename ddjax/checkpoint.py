@@ -126,7 +126,7 @@ class Stage:
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except (EOFError, OSError, ValueError, zipfile.BadZipFile):
             logging.warning("%s cannot be read; making it again.", path)
             return None
 
@@ -280,11 +280,12 @@ def write_atomically(path, write) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ValueError(
             f"cannot write {path}: {error.strerror}. Nothing was overwritten; make "
             "room, or choose another --workdir, and run the same command again."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def canonical(value) -> str:

@@ -55,7 +55,18 @@ def over_devices(count: int):
 
 
 def _pmapped(step):
-    return jax.pmap(step, in_axes=_AXES, donate_argnums=0)
+    program = jax.pmap(step, in_axes=_AXES, donate_argnums=0)
+    scatter = jax.pmap(lambda state: state)
+
+    def run(state, index, shared, private):
+        # A fresh state lies on one device, a returned one on all: two compilations,
+        # unless the fresh one is spread first.
+        some = jax.tree.leaves(state)[0]
+        if not isinstance(some, jax.Array) or len(some.devices()) == 1:
+            state = scatter(state)
+        return program(state, index, shared, private)
+
+    return run
 
 
 def _alone(step):

@@ -6,7 +6,7 @@ A data set is a module `ddjax.data.<name>` with one function,
 
 import hashlib
 import importlib
-import importlib.util
+import math
 
 import numpy as np
 
@@ -125,7 +125,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0):
     held = np.zeros(len(dataset.labels), bool)
     for rows in class_slices(dataset):
         size = rows.stop - rows.start
-        take = int(np.ceil(fraction * size))
+        take = math.ceil(round(fraction * size, 9))  # 0.07 * 100 is above 7
         if take >= size:
             raise ValueError(
                 f"{dataset.info.name}: a class of {size} images cannot give "

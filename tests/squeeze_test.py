@@ -1,0 +1,174 @@
+"""Teachers: one step by hand, learning, and going on where it stopped."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from ddjax import loop, metrics, squeeze, training
+from ddjax.data import batches
+
+PLAIN = squeeze.Recipe(
+    learning_rate=0.05, batch_size=6, epochs=20, crop_scale=(1.0, 1.0), flip=False
+)
+
+
+def toy(per_class, seed):
+    """Three patterns of 8x8 pixels under noise: uint8 images and labels."""
+    patterns = np.random.default_rng(0).uniform(0.2, 0.8, (3, 8, 8, 3))
+    noise = np.random.default_rng(seed).normal(0, 0.1, (3, per_class, 8, 8, 3))
+    images = np.clip(patterns[:, None] + noise, 0, 1).reshape(-1, 8, 8, 3)
+    return (images * 255).astype(np.uint8), np.repeat(np.arange(3), per_class)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    images, labels = toy(5, seed=1)
+    return jnp.asarray(images), jnp.asarray(labels)
+
+
+def train(network, recipe, shared, *, done=0, state=None, observe=None):
+    count = len(shared[1])
+    if state is None:
+        state = squeeze.init(jax.random.key(3), network, recipe, count)
+    step = squeeze.make_step(network, recipe, count)
+    steps = range(done, squeeze.num_steps(recipe, count))
+    return loop.run(step, state, shared, jax.random.key(4), steps, observe=observe)
+
+
+class TestStep:
+    def test_first_step_by_hand(self, tiny_network, shared):
+        """Cross entropy of the batch; w -= lr (gradient + decay w)."""
+        recipe = PLAIN._replace(weight_decay=0.1)
+        images, labels = shared
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        key = jax.random.key(4)
+        step = squeeze.make_step(tiny_network, recipe, 15)
+        after, report = jax.jit(step)(state, 0, shared, key)
+
+        rows = batches.indices(jax.random.split(key)[0], 0, 15, 6)
+        batch = images[rows] / jnp.float32(255)
+
+        def loss(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, stats = tiny_network.apply_train(variables, batch)
+            log_q = logits - jax.scipy.special.logsumexp(logits, 1, keepdims=True)
+            return -log_q[jnp.arange(6), labels[rows]].mean(), (logits, stats)
+
+        gradient, (logits, stats) = jax.jit(jax.grad(loss, has_aux=True))(state.params)
+        wanted = jax.tree.map(
+            lambda p, g: p - 0.05 * (g + 0.1 * p), state.params, gradient
+        )
+        chex.assert_trees_all_close(after.params, wanted, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(after.batch_stats, stats, rtol=1e-4, atol=1e-6)
+        log_q = special.log_softmax(np.asarray(logits, np.float64), axis=1)
+        exact = -log_q[np.arange(6), np.asarray(labels)[rows]].mean()
+        assert float(report["loss"]) == pytest.approx(exact, rel=1e-5)
+
+    def test_views_depend_on_step_and_key_only(self, tiny_network, shared):
+        recipe = squeeze.Recipe(batch_size=6, epochs=2)
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        step = jax.jit(squeeze.make_step(tiny_network, recipe, 15))
+        losses = {
+            (index, seed): float(
+                step(state, index, shared, jax.random.key(seed))[1]["loss"]
+            )
+            for index in (0, 1, 3)
+            for seed in (4, 5)
+        }
+        assert len(set(losses.values())) == 6
+        again = step(state, 1, shared, jax.random.key(4))[1]["loss"]
+        assert float(again) == losses[1, 4]
+
+    @pytest.mark.parametrize(
+        ("change", "moves"),
+        [({}, False), ({"crop_scale": (0.2, 0.6)}, True), ({"flip": True}, True)],
+        ids=["none", "crop", "flip"],
+    )
+    def test_images_are_augmented_anew_at_every_step(
+        self, tiny_network, shared, change, moves
+    ):
+        """One image, many times over: the order of the rows makes no difference."""
+        same = tuple(jnp.repeat(array[:1], 15, axis=0) for array in shared)
+        recipe = PLAIN._replace(batch_size=15, **change)
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        step = jax.jit(squeeze.make_step(tiny_network, recipe, 15))
+        losses = [
+            float(step(state, index, same, jax.random.key(4))[1]["loss"])
+            for index in range(4)
+        ]
+        assert (np.ptp(losses) > 1e-3) == moves, losses
+
+    def test_unknown_optimizer_raises(self, tiny_network):
+        with pytest.raises(ValueError, match="unknown optimizer 'adam'; known: sgd"):
+            squeeze.make_step(tiny_network, PLAIN._replace(optimizer="adam"), 15)
+
+
+class TestTraining:
+    @pytest.mark.parametrize(
+        ("optimizer", "learning_rate"), [("sgd", 0.05), ("adamw", 0.02)]
+    )
+    def test_teacher_learns(self, tiny_network, shared, optimizer, learning_rate):
+        recipe = PLAIN._replace(optimizer=optimizer, learning_rate=learning_rate)
+        losses = []
+        state = train(
+            tiny_network,
+            recipe,
+            shared,
+            observe=lambda done, state, report: losses.append(
+                float(report["loss"][-1])
+            ),
+        )
+        images, labels = toy(40, seed=2)
+        variables = training.variables(state)
+        assert metrics.accuracy(tiny_network.apply, variables, images, labels) > 0.9
+        assert len(losses) == squeeze.num_steps(recipe, 15) == 60
+        assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+
+    def test_resumed_training_is_the_same(self, tiny_network, shared):
+        recipe, kept = squeeze.Recipe(batch_size=6, epochs=3), {}
+
+        def observe(done, state, report):
+            del report
+            kept[done] = jax.tree.map(lambda x: np.array(x, copy=True), state)
+
+        whole = train(tiny_network, recipe, shared, observe=observe)
+        assert sorted(kept) == list(range(1, 10))
+        resumed = train(tiny_network, recipe, shared, state=kept[4], done=4)
+        chex.assert_trees_all_equal(resumed, whole)
+
+    def test_learning_rate_ends_near_zero(self, tiny_network, shared):
+        """In the last of E epochs it is lr (1 + cos(pi (E - 1) / E)) / 2."""
+        kept = {}
+
+        def observe(done, state, report):
+            del report
+            if done in (1, 2, 59, 60):
+                kept[done] = np.array(state.params["Dense_0"]["kernel"], copy=True)
+
+        train(tiny_network, PLAIN, shared, observe=observe)
+        early = np.abs(kept[2] - kept[1]).max()
+        late = np.abs(kept[60] - kept[59]).max()
+        assert 0 < late < 0.02 * early
+
+
+class TestRecipe:
+    def test_num_steps(self):
+        recipe = squeeze.Recipe(batch_size=32, epochs=50)
+        assert squeeze.num_steps(recipe, 1437) == 50 * 45
+        assert squeeze.num_steps(recipe, 10) == 50
+
+    def test_defaults_are_wmdd_s(self):
+        """pretrain/presets.py: SGD 0.025, momentum 0.9, decay 1e-4, batch 32, 50."""
+        recipe = squeeze.Recipe()
+        assert (recipe.optimizer, recipe.learning_rate) == ("sgd", 0.025)
+        assert (recipe.momentum, recipe.weight_decay) == (0.9, 1e-4)
+        assert (recipe.batch_size, recipe.epochs) == (32, 50)
+        assert recipe.crop_scale == (0.08, 1.0) and recipe.flip
+
+    def test_init_is_fresh(self, tiny_network):
+        state = squeeze.init(jax.random.key(3), tiny_network, PLAIN, 15)
+        fresh = tiny_network.init(jax.random.key(3))
+        chex.assert_trees_all_equal(training.variables(state), fresh)
