@@ -10,6 +10,7 @@ of the config: the images as uint8 with labels and weights (artifact.npz), the l
 
 import functools
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ def run(config, workdir) -> list[Distilled]:
 
 def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Distilled:
     """One distilled set, by a method or by a baseline; loaded or made."""
-    name, start = arms.split(arm)
+    name, _ = arms.split(arm)
     made_from = {
         "version": 1,
         "arm": arm,
@@ -51,8 +52,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
         "seed": (config.seed, seed),
         "stats": seen.hash,
     }
-    is_method = name in methods.names()
-    if is_method:
+    if name in methods.names():
         made_from |= {
             "batch_size": config.recover.batch_size,
             "method": arms.section(config, name),
@@ -61,14 +61,14 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
-        began = time.monotonic()
-        if is_method:
-            images = _recover(
-                config, workdir, stage, teacher, seen, name, start, ipc, seed
-            )
+        began, info = time.monotonic(), teacher.train.info
+        if name in methods.names():
+            job = _prepare(config, workdir, teacher, seen, arm, ipc, seed)
+            images, history = _run(job, stage, config.save_every_s)
+            beside = _select(teacher, seen, "random", min(ipc, 10), 0)
+            report.draw(stage.folder, info, images, beside, history)
         else:
             images = _select(teacher, seen, name, ipc, seed)
-        info = teacher.train.info
         record = {
             "arm": arm,
             "ipc": ipc,
@@ -88,88 +88,97 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
 # Methods -----------------------------------------------------------------------------
 
 
-def _recover(config, workdir, stage, teacher, seen, name, start, ipc, seed):
-    """Runs a method, wave by wave; finished waves and the current state are kept."""
-    info, pixels = teacher.train.info, arms.section(config, name)
-    num_steps = pixels["num_steps"]
+class Job(NamedTuple):
+    """A recovery, ready to run."""
+
+    key: jax.Array
+    method: methods.Method
+    context: Context
+    goals: Callable  # rows of a chunk -> Targets
+    cuts: list  # rows of every chunk
+    waves: list[recover.Wave]
+    num_steps: int  # of each chunk
+
+
+def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
+    """Brings together what an arm needs."""
+    name, start = arms.split(arm)
+    info, section = teacher.train.info, arms.section(config, name)
     method = arms.build(config, name, teacher.network, info)
-    barycenter = None
-    if start == "real" or "barycenter" in method.requires:
-        barycenter = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
+    matched = "barycenter" in method.requires
+    atoms = None
+    if matched or start == "real":
+        atoms = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
     key_start, key_steps = jax.random.split(program.key(config, "recover", seed))
-    first = recover.starts(
+    images = recover.starts(
         key_start,
         start,
         teacher.train,
         ipc,
         features=seen.features,
-        atoms=None if barycenter is None else barycenter.points,
+        atoms=None if atoms is None else atoms.points,
     )
-    context = Context(teacher=teacher.variables)
+    goals = functools.partial(
+        recover.targets,
+        images=images,
+        ipc=ipc,
+        barycenter=atoms if matched else None,
+        class_stats=seen.class_stats if "class_stats" in method.requires else None,
+    )
     cuts = recover.chunks(
-        info.num_classes, ipc, config.recover.batch_size, pixels["layout"]
+        info.num_classes, ipc, config.recover.batch_size, section["layout"]
     )
+    num_steps = section["num_steps"]
     plan = recover.waves(cuts, num_steps, parallel.device_count())
+    context = Context(teacher=teacher.variables)
+    return Job(key_steps, method, context, goals, cuts, plan, num_steps)
 
-    def goals(wave):
-        return [
-            recover.targets(
-                rows,
-                first,
-                ipc,
-                barycenter=barycenter if "barycenter" in method.requires else None,
-                class_stats=(
-                    seen.class_stats if "class_stats" in method.requires else None
-                ),
-            )
-            for rows in wave.rows
-        ]
 
-    total = len(plan) * num_steps
-    finished = [stage.load_part(_part(wave)) for wave in plan]
-    finished = [part and DistilledSet(**part) for part in finished]
-    done, state = _resume(
-        stage, method, context, plan, finished, goals, key_steps, total
-    )
+def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:
+    """The images and the losses; finished waves and the current state are kept."""
+    parts = [stage.load_part(_name(wave)) for wave in job.waves]
+    done, state = _resume(job, stage, parts)
+    total = len(job.waves) * job.num_steps
     with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
-        monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
-        for i, wave in enumerate(plan):
-            if finished[i] is not None:
+        monitor = progress.Monitor(stage, bar, total, done, save_every_s)
+        for i, wave in enumerate(job.waves):
+            if parts[i] is not None:
                 continue
-            parts = recover.run_wave(
-                key_steps,
-                method,
-                context,
+            chunks = recover.run_wave(
+                job.key,
+                job.method,
+                job.context,
                 wave,
-                goals(wave),
-                num_steps,
+                [job.goals(rows) for rows in wave.rows],
+                job.num_steps,
                 state=state,
                 done=max(0, done - wave.offset),
                 observe=functools.partial(_observe, monitor, wave),
             )
             monitor.look()
-            finished[i] = _stored(parts)
             monitor.write_history()  # first: a part without its losses leaves a gap
-            stage.save_part(_part(wave), finished[i]._asdict())
+            parts[i] = _stored(chunks)._asdict()
+            stage.save_part(_name(wave), parts[i])
             state = None
-    monitor.write_history()
-    order = np.argsort(np.concatenate(cuts))
-    images = jax.tree.map(lambda *x: np.concatenate(x)[order], *finished)
-    beside = _select(teacher, seen, "random", min(ipc, 10), 0)
-    report.draw(stage.folder, info, images, beside, monitor.history)
-    return images
+    order = np.argsort(np.concatenate(job.cuts))
+    whole = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
+    return DistilledSet(**whole), monitor.history
 
 
-def _resume(stage, method, context, plan, finished, goals, key, total):
+def _resume(job: Job, stage, parts: list):
     """(steps done, state in the middle of a wave or None)."""
-    behind = [w.offset for w, images in zip(plan, finished) if images is None]
-    if not behind:
-        return total, None
-    wave = next(w for w in plan if w.offset == behind[0])
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *goals(wave))
-    keys = jax.random.split(key, len(wave.rows))
-    like = jax.eval_shape(lambda: recover.initial_state(method, context, stacked, keys))
-    found = stage.restore({"wave": _place(wave), "state": like})
+    wave = next((w for w, part in zip(job.waves, parts) if part is None), None)
+    if wave is None:
+        return len(job.waves) * job.num_steps, None
+
+    def initial():
+        goals = [job.goals(rows) for rows in wave.rows]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *goals)
+        keys = jax.random.split(job.key, len(goals))
+        return recover.initial_state(job.method, job.context, stacked, keys)
+
+    like = {"wave": _place(wave), "state": jax.eval_shape(initial)}
+    found = stage.restore(like)
     # A state of another wave is of no use: those before are finished, and a run on
     # another number of devices had others.
     if found is None or not np.array_equal(found[1]["wave"], _place(wave)):
@@ -188,7 +197,7 @@ def _place(wave) -> np.ndarray:
     return np.array([wave.offset, *wave.rows[:, 0]])
 
 
-def _part(wave) -> str:
+def _name(wave) -> str:
     """The name of a finished wave: other devices make other waves."""
     return f"rows{wave.rows[0, 0]}x{wave.rows.size}"
 
