@@ -20,7 +20,7 @@ def run(
     private,
     steps: range,
     *,
-    spread: Callable = parallel.single,
+    spread: parallel.Spread = parallel.single,
     observe: Callable | None = None,
 ):
     """Runs `state, metrics = step(state, index, shared, private)` for every index.
@@ -45,6 +45,7 @@ def run(
     """
     block = 1 if parallel.is_cpu() else _BLOCK
     first = steps.start
+    state, shared, private = spread.place((state, shared, private))
     while first < steps.stop:
         length = min(block, steps.stop - first)
         program = _compiled(step, spread, length)
@@ -71,4 +72,4 @@ def _compiled(step, spread, length):
 
             return jax.lax.scan(body, state, jnp.arange(length))
 
-    return spread(block)
+    return spread.compile(block)

@@ -23,7 +23,7 @@ def accuracy(apply_fn, variables, images, labels, *, batch_size: int = 500) -> f
     Returns:
       In [0, 1].
     """
-    correct = 0
+    correct, variables = 0, jax.device_put(variables)
     for start in range(0, len(labels), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         real = len(batch)

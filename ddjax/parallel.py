@@ -9,9 +9,22 @@ functions here turn it into a compiled program for one, or for a stack of severa
 (states, private values and metrics then have a leading axis).
 """
 
-import jax
+from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["device_count", "groups", "is_cpu", "over_devices", "single", "stacked"]
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+__all__ = [
+    "Spread",
+    "device_count",
+    "groups",
+    "is_cpu",
+    "over_devices",
+    "single",
+    "stacked",
+]
 
 _AXES = (0, None, None, 0)  # state, index, shared, private
 
@@ -35,44 +48,61 @@ def groups(count: int) -> list[list[int]]:
     return [[i] for i in range(count)] if is_cpu() else [list(range(count))]
 
 
-def single(step):
-    """One chunk on one device. The state's memory is reused."""
-    return jax.jit(step, donate_argnums=0)
+class Spread(NamedTuple):
+    """A way to run a step for one, or for a stack of several.
+
+    Attributes:
+      compile: `step -> program`, of the same arguments; the state's memory is reused.
+      place: `(state, shared, private) -> the same`, put where the program wants them,
+        once, so that no call transfers or compiles anything again.
+    """
+
+    compile: Callable
+    place: Callable
 
 
-def stacked(step):
-    """Several on one device, side by side: students that differ in their seed."""
-    return jax.jit(jax.vmap(step, in_axes=_AXES), donate_argnums=0)
+single = Spread(lambda step: jax.jit(step, donate_argnums=0), jax.device_put)
+"""One chunk, or one student, on one device."""
+
+stacked = Spread(
+    lambda step: jax.jit(jax.vmap(step, in_axes=_AXES), donate_argnums=0),
+    jax.device_put,
+)
+"""Several on one device, side by side: students that differ in their seed."""
 
 
-def over_devices(count: int):
+def over_devices(count: int) -> Spread:
     """A stack of `count` independent chunks, one per device, by `jax.pmap`.
 
     The stack may be smaller than the number of devices: then the first ones are used.
     A stack of one is a plain `jit` that takes the axis off inside.
+
+    Raises:
+      ValueError: more chunks than devices.
     """
-    return _pmapped if count > 1 else _alone
+    if count > device_count():
+        raise ValueError(f"{count} chunks for {device_count()} devices.")
+    return _one_each if count > 1 else _alone
 
 
-def _pmapped(step):
-    program = jax.pmap(step, in_axes=_AXES, donate_argnums=0)
-    scatter = jax.pmap(lambda state: state)
-
-    def run(state, index, shared, private):
-        # A fresh state lies on one device, a returned one on all: two compilations,
-        # unless the fresh one is spread first.
-        some = jax.tree.leaves(state)[0]
-        if not isinstance(some, jax.Array) or len(some.devices()) == 1:
-            state = scatter(state)
-        return program(state, index, shared, private)
-
-    return run
-
-
-def _alone(step):
-    def unstacked(state, index, shared, private):
+def _unstacked(step):
+    def alone(state, index, shared, private):
         state, private = jax.tree.map(lambda x: x[0], (state, private))
         new = step(state, index, shared, private)
         return jax.tree.map(lambda x: x[None], new)
 
-    return jax.jit(unstacked, donate_argnums=0)
+    return jax.jit(alone, donate_argnums=0)
+
+
+def _scatter(arguments):
+    state, shared, private = arguments
+    state, private = jax.pmap(lambda x: x)((state, private))
+    devices = np.array(jax.local_devices()[: len(jax.tree.leaves(state)[0])])
+    everywhere = NamedSharding(Mesh(devices, ("chunks",)), PartitionSpec())
+    return state, jax.device_put(shared, everywhere), private
+
+
+_alone = Spread(_unstacked, jax.device_put)
+_one_each = Spread(
+    lambda step: jax.pmap(step, in_axes=_AXES, donate_argnums=0), _scatter
+)

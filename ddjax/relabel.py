@@ -98,8 +98,8 @@ def soft_labels(
     Returns:
       [len(steps), B, C] float16 logits (FKD's precision).
     """
-    label = make_labeller(apply_fn, views)
-    rows = []
+    label, rows = make_labeller(apply_fn, views), []
+    teacher, images = jax.device_put((teacher, images))  # once, not at every step
     for step in steps:
         rows.append(label(teacher, key, np.int32(step), images))
         if observe is not None:

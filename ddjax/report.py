@@ -9,13 +9,12 @@ import numpy as np
 __all__ = ["csv_table", "curves", "grid", "markdown_table", "summarise"]
 
 
-def grid(rows: list[tuple[str, np.ndarray]], per_row: int, scale: int = 4):
+def grid(rows: list[tuple[str, np.ndarray]], per_row: int):
     """A picture of several sets of images, one block of rows for each.
 
     Args:
       rows: (title, images [n, H, W, ch] uint8), class-major.
       per_row: images next to one another.
-      scale: least screen pixels of an image pixel; more for small images.
 
     Returns:
       A matplotlib figure.
@@ -26,7 +25,7 @@ def grid(rows: list[tuple[str, np.ndarray]], per_row: int, scale: int = 4):
     widths = [tile.shape[1] for _, tile in blocks]
     heights = [tile.shape[0] for _, tile in blocks]
     dpi, title_pixels = 100, 24
-    zoom = max(1, round(720 * scale / 4 / max(widths)))
+    zoom = max(1, round(720 / max(widths)))  # small images are enlarged
     total = sum(h * zoom + title_pixels for h in heights)
     figure = Figure(figsize=(max(widths) * zoom / dpi, total / dpi), dpi=dpi)
     top = 1.0

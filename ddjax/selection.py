@@ -44,7 +44,7 @@ def random(features: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def herding(features: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
-    """[size] rows whose running mean follows the mean of the class, greedily.
+    """[size] rows (of at least as many) whose running mean follows the mean, greedily.
 
     Reference: M. Welling, "Herding Dynamical Weights to Learn", ICML 2009, as used by
     S.-A. Rebuffi et al., "iCaRL", CVPR 2017, https://arxiv.org/abs/1611.07725 (without

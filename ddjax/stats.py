@@ -41,7 +41,7 @@ def collect(
     Returns:
       (features [N, D] float32, in the order of the data set; ClassStats).
     """
-    report = _reporter(apply_fn)
+    report, variables = _reporter(apply_fn), jax.device_put(variables)
     features, layers, done = [], [], 0
     slices = data.class_slices(dataset)
     for rows in slices if classes is None else [slices[k] for k in classes]:

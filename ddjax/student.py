@@ -136,7 +136,7 @@ def train(
     state = loop.run(
         make_step(network, recipe, count, labels, teacher_fn),
         state,
-        jax.tree.map(jnp.asarray, (*distilled, soft)),
+        (*distilled, soft),
         jnp.broadcast_to(key_views, keys.shape) if many else key_views,
         range(done, num_steps(recipe, count)),
         spread=parallel.stacked if many else parallel.single,

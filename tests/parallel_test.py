@@ -22,6 +22,12 @@ def arguments(count):
     return state, jnp.int32(3), {"a": jnp.float32(0.5)}, private
 
 
+def run(spread, state, index, shared, private):
+    """One call, with the arguments placed as `loop.run` places them."""
+    state, shared, private = spread.place((state, shared, private))
+    return spread.compile(step)(state, index, shared, private)
+
+
 def one_by_one(count):
     state, index, shared, private = arguments(count)
     results = [
@@ -42,43 +48,45 @@ class TestSpread:
         state, private, wanted = jax.tree.map(
             lambda x: x[0], (state, private, one_by_one(1))
         )
-        got = parallel.single(step)(state, index, shared, private)
+        got = run(parallel.single, state, index, shared, private)
         chex.assert_trees_all_close(got, wanted, rtol=1e-6)
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_stacked(self, count):
-        got = parallel.stacked(step)(*arguments(count))
+        got = run(parallel.stacked, *arguments(count))
         chex.assert_trees_all_close(got, one_by_one(count), rtol=1e-6)
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_over_devices(self, count):
         """Also for fewer chunks than devices: the last group of a run."""
-        got = parallel.over_devices(count)(step)(*arguments(count))
+        got = run(parallel.over_devices(count), *arguments(count))
         chex.assert_trees_all_close(got, one_by_one(count), rtol=1e-6)
         assert len(got[0]["x"].devices()) == count
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_over_devices_compiles_once(self, count):
-        """Also though the first state lies elsewhere than the ones that come back."""
+        """The first state is placed where those that come back lie."""
         chex.clear_trace_counter()
 
         def fresh(state, index, shared, private):
             return step(state, index, shared, private)
 
         counted = chex.assert_max_traces(fresh, n=1)
-        program = parallel.over_devices(count)(counted)
-        state, *others = arguments(count)
+        spread = parallel.over_devices(count)
+        program = spread.compile(counted)
+        state, index, *others = arguments(count)
+        state, *others = spread.place((state, *others))
         for _ in range(3):
-            state, _ = program(state, *others)
+            state, _ = program(state, index, *others)
 
     def test_more_chunks_than_devices_raise(self):
-        with pytest.raises(ValueError, match="3"):
-            parallel.over_devices(3)(step)(*arguments(3))
+        with pytest.raises(ValueError, match="3 chunks for 2 devices"):
+            parallel.over_devices(3)
 
     @pytest.mark.parametrize("spread", [parallel.single, parallel.stacked])
     def test_memory_of_the_state_is_reused_and_nothing_else(self, spread):
         state, index, shared, private = arguments(2)
-        spread(step)(state, index, shared, private)
+        spread.compile(step)(state, index, shared, private)
         assert state["x"].is_deleted()
         assert not private["b"].is_deleted() and not shared["a"].is_deleted()
 

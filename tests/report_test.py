@@ -76,12 +76,10 @@ class TestGrid:
         zoom = width // (7 * 7)
         assert height == 2 * (6 * zoom + 24)
 
-    @pytest.mark.parametrize("scale", [4, 8])
-    def test_small_images_are_enlarged(self, images, scale):
-        """180 screen pixels of width for each unit of scale, about."""
-        figure = report.grid([("t", images)], per_row=7, scale=scale)
-        width = rendered(figure).shape[1]
-        assert width == pytest.approx(180 * scale, rel=0.05)
+    def test_small_images_are_enlarged(self, images):
+        """To about 720 screen pixels of width."""
+        figure = report.grid([("t", images)], per_row=7)
+        assert rendered(figure).shape[1] == pytest.approx(720, rel=0.05)
 
     def test_large_images_keep_all_their_pixels(self):
         images = np.random.default_rng(0).integers(0, 256, (2, 8, 600, 3), np.uint8)

@@ -31,7 +31,7 @@ def crop_resize(images: jax.Array, box: jax.Array) -> jax.Array:
     """Cuts one box out of all images and stretches it to their full size.
 
     Args:
-      images: [N, H, W, ch].
+      images: [N, H, W, ch], floating point.
       box: [4], (top, left, height, width) in pixels; may be traced.
 
     Returns:

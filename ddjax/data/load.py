@@ -12,7 +12,14 @@ import numpy as np
 
 from ddjax.types import DataInfo, Dataset
 
-__all__ = ["class_slices", "fingerprint", "hold_out", "load", "normalise_info"]
+__all__ = [
+    "class_major",
+    "class_slices",
+    "fingerprint",
+    "hold_out",
+    "load",
+    "normalise_info",
+]
 
 _KNOWN = ("digits",)
 
