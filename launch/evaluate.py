@@ -140,7 +140,7 @@ def _train(config, workdir, teacher, cell, bar):
         done=done,
         observe=monitor,
     )
-    monitor.look()
+    monitor.finish(trained)
     seconds = (time.monotonic() - began) / len(cell.students)
     test = teacher.test
     for place, variables in zip(cell.stages, trained):

@@ -42,6 +42,11 @@ def bar(title: str, total: int, done: int = 0, unit: str = "step"):
     )
 
 
+def is_finite(tree) -> bool:
+    """Whether all numbers of a tree are."""
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(tree)))
+
+
 class Monitor:
     """The observer of `loop.run` in a program.
 
@@ -62,7 +67,7 @@ class Monitor:
         self.history = []
         self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
         self._stride, self._total, self._done = max(1, total // _ROWS), total, done
-        self._pending = []
+        self._pending, self._kept = [], done
         self._looked = self._saved = time.monotonic()
         path = stage.folder / "history.json"
         if done and path.exists():
@@ -79,11 +84,10 @@ class Monitor:
         if now - self._saved > self._save_every_s:
             self.look()
             # A step of finite loss can still spoil the state: the next loss tells.
-            if all(
-                np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(state))
-            ):
+            if is_finite(state):
                 self.write_history()  # first: rows beyond the state are dropped
                 self._stage.save(done, state)
+                self._kept = done
             self._saved = now
 
     def look(self) -> None:
@@ -113,15 +117,35 @@ class Monitor:
             if not np.all(np.isfinite(values)):
                 shown = ", ".join(f"{k} {v:.3g}" for k, v in zip(terms, values))
                 raise ValueError(
-                    f"the loss is not finite at step {step} ({shown}). The last good "
-                    f"state is kept in {self._stage.folder}; lower the learning rate, "
-                    "or look at the data."
+                    f"the loss is not finite at step {step} ({shown}). {self._advice()}"
                 )
             if step % self._stride == 0 or step == 1:
                 row = {name: round(float(v), 6) for name, v in zip(terms, values)}
                 self.history.append({"step": step, **row})
         latest = {name: f"{values[-1]:.4g}" for name, values in terms.items()}
         self._bar.set_postfix(latest, refresh=False)
+
+    def finish(self, result) -> None:
+        """Looks a last time, also at what came out, and writes the history.
+
+        Raises:
+          ValueError: the last loss or a number of `result` is not finite.
+        """
+        self.look()
+        if not is_finite(result):
+            raise ValueError(
+                f"the result of step {self._done} is not finite. {self._advice()}"
+            )
+        self.write_history()
+
+    def _advice(self) -> str:
+        kept = "No state was saved yet"
+        if self._kept:
+            kept = f"The good state of step {self._kept} is kept"
+        return (
+            f"{kept} in {self._stage.folder} (see save_every_s); lower the learning "
+            "rate, or look at the data."
+        )
 
     def write_history(self) -> None:
         """Writes the losses to history.json in the stage's folder."""

@@ -155,8 +155,7 @@ def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:
                 done=max(0, done - wave.offset),
                 observe=functools.partial(_observe, monitor, wave),
             )
-            monitor.look()
-            monitor.write_history()  # first: a part without its losses leaves a gap
+            monitor.finish(chunks)  # first: a part without its losses leaves a gap
             parts[i] = _stored(chunks)._asdict()
             stage.save_part(_name(wave), parts[i])
             state = None

@@ -99,13 +99,12 @@ def _train(config, stage, network, train, test):
             range(done, total),
             observe=monitor,
         )
-        monitor.look()
+        monitor.finish(training.variables(state))
     variables = training.variables(state)
     scores = {
         name: metrics.accuracy(network.apply, variables, split.images, split.labels)
         for name, split in (("train", train), ("test", test))
     }
-    monitor.write_history()
     record = {
         "accuracy": scores,
         "classes": list(train.info.classes),
