@@ -21,8 +21,6 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Where artifacts are kept; runs/<name of the config> by default."
 )
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
-
-
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
 
 
@@ -40,8 +38,7 @@ def main(run: Callable) -> None:
     """
 
     def program(arguments):
-        if len(arguments) > 1:
-            raise app.UsageError(f"unknown argument {arguments[1]!r}.")
+        del arguments  # none are left: see _parse
         _log_plainly()
         enable_compile_cache()
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
@@ -62,7 +59,6 @@ def _parse(arguments):
     try:
         rest = flags.FLAGS(arguments)
         _CONFIG.value.name  # noqa: B018  (raises what loading the file has raised)
-        return rest
     except (AttributeError, KeyError) as error:  # of ml_collections: no such field
         told = str(error).replace(r"\n", ". ").replace("\\", "").strip("'\"")
         sys.exit(f"error: the config has no such field: {told}")
@@ -70,6 +66,9 @@ def _parse(arguments):
         # What a config file raises comes with its traceback; the last line counts.
         told = str(error).strip().splitlines()[-1].strip()
         sys.exit(f"error: {told.removeprefix('ValueError: ')}")
+    if len(rest) > 1:
+        sys.exit(f"error: unknown argument {rest[1]!r}; see --help for the flags.")
+    return rest
 
 
 def _log_plainly() -> None:
