@@ -51,6 +51,8 @@ def main(run: Callable) -> None:
         except KeyboardInterrupt:
             sys.exit("\nstopped. The same command goes on from the last checkpoint.")
 
+    for name in ("config", "workdir", "debug"):  # for --help to show them
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     app.run(program, flags_parser=_parse)
 
 
