@@ -27,10 +27,10 @@ STAGES = ("squeeze", "stats", "recover", "relabel", "evaluate")
 
 # A few seconds for each stage; recover has two waves of chunks, of different sizes.
 LONGER = {
-    "squeeze.epochs": 40,
+    "squeeze.epochs": 100,
     "methods.wmdd.num_steps": 2000,
     "recover.batch_size": 8,
-    "student.epochs": 600,
+    "student.epochs": 3000,
     "evaluate.against": ("wmdd/real",),
 }
 SHORTER = {
@@ -128,7 +128,7 @@ MOMENTS = [
     ("recover", has_state("recover", 2000)),  # in the second wave
     ("relabel", has_begun("relabel")),
     ("evaluate", has_state("evaluate", 0)),
-    ("evaluate", has_state("evaluate", 200)),
+    ("evaluate", has_state("evaluate", 1000)),
 ]
 
 

@@ -160,6 +160,17 @@ def test_voronoi_is_k_means(cloud):
     np.testing.assert_allclose(np.sort(found.weights), np.sort(masses), atol=1e-6)
 
 
+def test_k_means_costs_less_than_the_reference_weighted_algorithm(golden):
+    """2.2502 is what the released code's weights end at, from this start."""
+    x, y = golden
+    found = _atoms(x, 3, start=y, weights="voronoi")
+    assert float(found.cost) < 2.250246641
+    masses = ot.voronoi_masses(
+        ot.squared_euclidean(x, found.points), np.full(12, 1 / 12)
+    )
+    np.testing.assert_allclose(found.weights, masses, atol=1e-6)
+
+
 def test_learned_weights_reach_the_voronoi_masses(cloud):
     cost = ot.squared_euclidean(cloud, cloud[:6])
     a, uniform = np.full(60, 1 / 60, np.float32), np.full(6, 1 / 6, np.float32)
