@@ -14,13 +14,23 @@ from ddjax.types import (
     Barycenter,
     ClassStats,
     Context,
+    DataInfo,
     Dataset,
     DistilledSet,
     Moments,
     Targets,
 )
 
-__all__ = ["Wave", "chunks", "recover", "run_wave", "starts", "targets", "waves"]
+__all__ = [
+    "Wave",
+    "chunks",
+    "nearest",
+    "noise",
+    "recover",
+    "run_wave",
+    "targets",
+    "waves",
+]
 
 
 class Wave(NamedTuple):
@@ -84,47 +94,41 @@ def waves(cuts: list, num_steps: int, devices: int) -> list[Wave]:
     return [Wave(np.stack(rows), i * num_steps) for i, rows in enumerate(groups)]
 
 
-def starts(
-    key: jax.Array,
-    start: str,
-    dataset: Dataset,
-    ipc: int,
-    *,
-    features: np.ndarray | None = None,
-    atoms: np.ndarray | None = None,
-) -> np.ndarray:
-    """The images that a recovery starts from.
+def noise(key: jax.Array, rows: np.ndarray, info: DataInfo) -> np.ndarray:
+    """Images to start from as the papers do: normal, in normalised pixels.
 
     Args:
-      key: draws the noise; image by image, so that neither devices nor chunks matter.
-      start: "noise" (normal, in normalised pixels: the papers) or "real" (the real
-        image of the class that is nearest to the image's atom).
-      dataset: the real images.
-      ipc: images per class.
-      features: [N, D], of the real images; for "real".
-      atoms: [C, ipc, D]; for "real".
+      key: not consumed: each image is drawn by the key and its row alone, so that
+        neither devices nor chunks matter.
+      rows: [n], of the distilled set.
+      info: of the data.
 
     Returns:
-      [C * ipc, H, W, ch] float32, class-major. Noise is not clipped to [0, 1]; the
-      first step does that.
-
-    Raises:
-      ValueError: unknown start.
+      [n, H, W, ch] float32, not clipped to [0, 1]; the first step does that.
     """
-    info = dataset.info
-    if start == "noise":
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
-            np.arange(info.num_classes * ipc)
-        )
-        noise = jax.vmap(lambda k: jax.random.normal(k, info.shape))(keys)
-        return np.asarray(noise * jnp.array(info.std) + jnp.array(info.mean))
-    if start == "real":
-        rows = [
-            place.start + selection.nearest(features[place], atoms[k])
-            for k, place in enumerate(data.class_slices(dataset))
-        ]
-        return dataset.images[np.concatenate(rows)] / np.float32(255)
-    raise ValueError(f"unknown start {start!r}; known: noise, real.")
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
+    drawn = jax.vmap(lambda k: jax.random.normal(k, info.shape))(keys)
+    return np.asarray(drawn * jnp.array(info.std) + jnp.array(info.mean))
+
+
+def nearest(dataset: Dataset, features: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """Real images to start from: for each atom the nearest one of its class.
+
+    No image stands for two atoms; the total squared distance is the least.
+
+    Args:
+      dataset: the real images, N of them.
+      features: [N, D], theirs.
+      atoms: [C, ipc, D].
+
+    Returns:
+      [C * ipc] rows of the data set, class-major.
+    """
+    chosen = [
+        place.start + selection.nearest(features[place], atoms[k])
+        for k, place in enumerate(data.class_slices(dataset))
+    ]
+    return np.concatenate(chosen)
 
 
 def targets(
@@ -139,7 +143,7 @@ def targets(
 
     Args:
       rows: [n], of the distilled set.
-      images: [C * ipc, H, W, ch], as `starts` gives them.
+      images: [n, H, W, ch], to start from; pixels.
       ipc: images per class.
       barycenter: of the classes; its atoms and weights are given to the images.
       class_stats: of the classes.
@@ -152,7 +156,7 @@ def targets(
     if class_stats is not None:
         present = np.unique(labels)
         layers = tuple(Moments(m.mean[present], m.var[present]) for m in class_stats[0])
-    return Targets(images[rows], labels, weights, features, layers)
+    return Targets(images, labels, weights, features, layers)
 
 
 def run_wave(

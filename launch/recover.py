@@ -110,21 +110,23 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     if matched or start == "real":
         atoms = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
     key_start, key_steps = jax.random.split(program.key(config, "recover", seed))
-    images = recover.starts(
-        key_start,
-        start,
-        teacher.train,
-        ipc,
-        features=seen.features,
-        atoms=None if atoms is None else atoms.points,
-    )
-    goals = functools.partial(
-        recover.targets,
-        images=images,
-        ipc=ipc,
-        barycenter=atoms if matched else None,
-        class_stats=seen.class_stats if "class_stats" in method.requires else None,
-    )
+    train, chosen = teacher.train, None
+    if start == "real":
+        chosen = recover.nearest(train, seen.features, atoms.points)
+
+    def goals(rows):
+        if chosen is None:
+            images = recover.noise(key_start, rows, info)
+        else:
+            images = train.images[chosen[rows]] / np.float32(255)
+        return recover.targets(
+            rows,
+            images,
+            ipc,
+            barycenter=atoms if matched else None,
+            class_stats=seen.class_stats if "class_stats" in method.requires else None,
+        )
+
     cuts = recover.chunks(
         info.num_classes, ipc, config.recover.batch_size, section["layout"]
     )
@@ -170,13 +172,14 @@ def _resume(job: Job, stage, parts: list):
     if wave is None:
         return len(job.waves) * job.num_steps, None
 
-    def initial():
-        goals = [job.goals(rows) for rows in wave.rows]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *goals)
-        keys = jax.random.split(job.key, len(goals))
-        return recover.initial_state(job.method, job.context, stacked, keys)
-
-    like = {"wave": _place(wave), "state": jax.eval_shape(initial)}
+    goals = [job.goals(rows) for rows in wave.rows]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *goals)
+    keys = jax.random.split(job.key, len(goals))
+    start = functools.partial(recover.initial_state, job.method)
+    like = {
+        "wave": _place(wave),
+        "state": jax.eval_shape(start, job.context, stacked, keys),
+    }
     found = stage.restore(like)
     # A state of another wave is of no use: those before are finished, and a run on
     # another number of devices had others.

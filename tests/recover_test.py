@@ -1,7 +1,5 @@
 """Chunks, starts, targets, and that devices change nothing."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -40,30 +38,33 @@ def test_waves_hold_chunks_of_one_size():
     assert [w.offset for w in plan] == [0, 10, 20]
 
 
-def test_noise_is_normal_in_normalised_pixels(tiny_data, tiny_info, key):
-    images = recover.starts(key, "noise", tiny_data, 300)
+def test_noise_is_normal_in_normalised_pixels(tiny_info, key):
+    images = recover.noise(key, np.arange(900), tiny_info)
     assert images.shape == (900, 8, 8, 3)
     z = (images - np.array(tiny_info.mean)) / np.array(tiny_info.std)
     assert abs(z.mean()) < 0.01 and abs(z.std() - 1) < 0.01
 
 
-def test_noise_of_an_image_does_not_depend_on_their_number(tiny_data, key):
-    few = recover.starts(key, "noise", tiny_data, 1)
-    many = recover.starts(key, "noise", tiny_data, 4)
-    np.testing.assert_array_equal(few, many[:3])
+def test_noise_of_an_image_depends_on_its_row_alone(tiny_info, key):
+    some = recover.noise(key, np.array([2, 7]), tiny_info)
+    many = recover.noise(key, np.arange(9), tiny_info)
+    np.testing.assert_array_equal(some, many[[2, 7]])
+    assert not np.array_equal(some[0], some[1])
 
 
-def test_real_start_is_the_nearest_image_of_the_class(tiny_data, key):
+def test_real_start_is_the_nearest_image_of_the_class(tiny_data):
     features = np.random.default_rng(0).normal(size=(15, 5))
     chosen = [2, 0, 8, 6, 14, 9]
     atoms = features[chosen].reshape(3, 2, 5) + 1e-6
-    images = recover.starts(key, "real", tiny_data, 2, features=features, atoms=atoms)
-    np.testing.assert_allclose(images, tiny_data.images[chosen] / 255, atol=1e-6)
+    assert recover.nearest(tiny_data, features, atoms).tolist() == chosen
 
 
-def test_unknown_start(tiny_data, key):
-    with pytest.raises(ValueError, match="unknown start 'zeros'; known: noise, real"):
-        recover.starts(key, "zeros", tiny_data, 1)
+def test_real_start_never_takes_an_image_twice(tiny_data):
+    features = np.random.default_rng(0).normal(size=(15, 5))
+    atoms = np.repeat(features[[0, 4, 9]], 3, axis=0).reshape(3, 3, 5)
+    chosen = recover.nearest(tiny_data, features, atoms)
+    assert len(set(chosen)) == 9
+    assert tiny_data.labels[chosen].tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_targets_follow_the_rows():
@@ -71,7 +72,7 @@ def test_targets_follow_the_rows():
     weights = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     barycenter = Barycenter(points, weights, np.zeros(3), np.ones(3, bool))
     layers = (Moments(np.arange(6.0).reshape(3, 2), np.ones((3, 2))),)
-    images = np.arange(6.0).reshape(6, 1, 1, 1)
+    images = np.arange(2.0, 6.0).reshape(4, 1, 1, 1)
     found = recover.targets(
         np.array([2, 3, 4, 5]),
         images,
@@ -87,7 +88,7 @@ def test_targets_follow_the_rows():
 
 
 @pytest.fixture(scope="module")
-def setting(tiny_network, tiny_variables, tiny_data, tiny_info):
+def setting(tiny_network, tiny_variables, tiny_info):
     """(method, context, targets of rows, chunks): four images of each of 3 classes."""
     method = methods.create(
         "sre2l",
@@ -96,8 +97,11 @@ def setting(tiny_network, tiny_variables, tiny_data, tiny_info):
         num_steps=6,
         augment=augment.CropFlipRoll((0.5, 1.0), True, 1),
     )
-    images = recover.starts(jax.random.key(5), "noise", tiny_data, 4)
-    goals = functools.partial(recover.targets, images=images, ipc=4)
+    key = jax.random.key(5)
+
+    def goals(rows):
+        return recover.targets(rows, recover.noise(key, rows, tiny_info), 4)
+
     cuts = recover.chunks(3, 4, 3, "images")
     return method, Context(teacher=tiny_variables), goals, cuts
 
