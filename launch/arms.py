@@ -16,6 +16,9 @@ from ddjax import (
 )
 from launch import squeeze
 
+# How a method moves its pixels; what else is in its section are arguments of its loss.
+PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
+
 
 def check(config) -> None:
     """Refuses what cannot work, before any time is spent."""
@@ -67,27 +70,33 @@ def section(config, name: str) -> dict:
     """The config's section of a method.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or it lacks a field.
     """
     if name not in config.methods:
         raise ValueError(
             f"the config has no section methods.{name}; it has "
             f"{', '.join(sorted(config.methods))}. Add one, as in configs/default.py."
         )
-    return config.methods[name].to_dict()
+    found = config.methods[name].to_dict()
+    missing = [field for field in PIXELS if field not in found]
+    if missing:
+        raise ValueError(
+            f"the config's section methods.{name} lacks {', '.join(missing)}; "
+            "configs/default.py says what they are."
+        )
+    return found
 
 
 def build(config, name: str, network, info) -> methods.Method:
     """A method with the optimiser, view and options of its section."""
     options = section(config, name)
-    del options["layout"]
-    num_steps, rate = options.pop("num_steps"), options.pop("learning_rate")
-    view = [options.pop(field) for field in ("crop_scale", "flip", "jitter")]
+    pixels = [options.pop(field) for field in PIXELS]
+    num_steps, rate, _, scale, flip, jitter = pixels
     return methods.create(
         name,
         network.apply,
         optimizers.pixel_adam(rate, num_steps, info.std),
         num_steps=num_steps,
-        augment=data.augment.CropFlipRoll(tuple(view[0]), *view[1:]),
+        augment=data.augment.CropFlipRoll(tuple(scale), flip, jitter),
         options=tuple(sorted(options.items())),
     )
