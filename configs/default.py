@@ -67,9 +67,10 @@ def base():
     config.recover.sets = 3  # distilled sets for each ipc, from as many seeds
     config.recover.batch_size = 100  # images of a chunk, at most
 
-    # How each method moves its pixels, and the arguments of its loss. Chosen for each on
-    # a held-out fifth of the training images, among learning rates 0.03 to 0.5, BatchNorm
-    # weights 0.01 to 100, with and without crops and rolls, 500 and 1500 steps.
+    # How each method moves its pixels, and the arguments of its loss. Chosen for WMDD
+    # and for SRe2L on a held-out fifth of the training images, one number at a time:
+    # learning rates from 0.03, BatchNorm weights from 0.01 to 100, with and without
+    # crops and rolls, 500 and 1500 steps. CDA has SRe2L's.
     pixels = {
         "num_steps": 500,  # of the optimiser, for each chunk
         "learning_rate": 0.25,  # of Adam, in normalised pixels; cosine to 0

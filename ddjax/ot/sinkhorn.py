@@ -60,9 +60,9 @@ def sinkhorn(
     used = (a > 0)[:, None] & (b > 0)[None, :]
     plan = jnp.where(used, out.matrix, 0.0)
     value = jnp.sum(plan * cost)
-    g = jnp.where(b > 0, out.g, jnp.inf)
-    f = jnp.min(cost - jnp.where(b > 0, g, -jnp.inf), axis=1)
-    g = jnp.min(jnp.where(a > 0, (cost.T - f), jnp.inf), axis=1)
+    # c-transforms: feasible everywhere, and not led by points without mass.
+    f = jnp.min(jnp.where(b > 0, cost - out.g, jnp.inf), axis=1)
+    g = jnp.min(jnp.where(a > 0, cost.T - f, jnp.inf), axis=1)
     g, f = g - g.mean(), f + g.mean()
     gap = (value - a @ f - b @ g) / jnp.maximum(value, jnp.finfo(value.dtype).tiny)
     return Transport(plan, f, g, value, gap, out.converged)

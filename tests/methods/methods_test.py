@@ -135,29 +135,58 @@ def test_cda_schedule_is_golden():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def _after_two_steps(network, variables, name, **options):
+    """Images after the second and third step of a run of ten, from the same start."""
+    method = methods.create(
+        name,
+        network.apply,
+        optax.adam(0.1),
+        num_steps=10,
+        augment=methods.base.CropFlipRoll((0.3, 1.0), True, 1),
+        options=tuple(options.items()),
+    )
+    start = jax.random.uniform(jax.random.key(1), (3, 8, 8, 3))
+    targets = Targets(start, jnp.arange(3), jnp.ones(3))
+    context = Context(teacher=variables)
+    state = method.init(jax.random.key(0), context, targets)._replace(
+        count=jnp.int32(1)
+    )
+    step = jax.jit(method.step)
+    for i in range(2):
+        state, _ = step(jax.random.key(i), state, context, targets, ())
+    return state.images
+
+
 def test_cda_is_sre2l_with_another_view(tiny_network, tiny_variables):
-    """With the descent over at once, the two are the same."""
-    options = {
-        "apply_fn": tiny_network.apply,
-        "optimizer": optax.adam(0.1),
-        "num_steps": 10,
-        "augment": methods.base.CropFlipRoll((0.3, 1.0), True, 1),
-    }
+    """Once the descent of its crops is over the two are the same, before it not."""
+    after = functools.partial(_after_two_steps, tiny_network, tiny_variables)
+    sre2l = after("sre2l")
+    np.testing.assert_allclose(after("cda", milestone=1e-9), sre2l, atol=1e-5)
+    assert float(jnp.abs(after("cda") - sre2l).max()) > 1e-3
+
+
+def test_global_statistics_are_sre2l(tiny_network, tiny_variables):
+    """WMDD's ablation "CE + BN", on any view, has the loss of SRe2L."""
     images = jax.random.uniform(jax.random.key(1), (3, 8, 8, 3))
-    targets = Targets(images, jnp.arange(3), jnp.ones(3))
-    context = Context(teacher=tiny_variables)
-
-    def after(name, **more):
-        method = methods.create(name, **options, options=tuple(more.items()))
+    _, out = tiny_network.apply(tiny_variables, images)
+    targets = Targets(images, jnp.arange(3), jnp.ones(3), out["features"])
+    context, terms = Context(teacher=tiny_variables), []
+    for name, options in (
+        ("wmdd", {"per_class": False, "feature_weight": 0.0, "first_bn_weight": 10.0}),
+        ("sre2l", {}),
+    ):
+        method = methods.create(
+            name,
+            tiny_network.apply,
+            optax.adam(0.1),
+            num_steps=1,
+            augment=methods.base.CropFlipRoll((0.5, 1.0), True, 1),
+            options=tuple({"bn_weight": 2.0, **options}.items()),
+        )
         state = method.init(jax.random.key(0), context, targets)
-        for i in range(2):
-            state, _ = method.step(jax.random.key(i), state, context, targets, ())
-        return state.images
-
-    short, usual, sre2l = after("cda", milestone=1e-9), after("cda"), after("sre2l")
-    # The very first crop of CDA is the whole image; with no descent only that differs.
-    assert float(jnp.abs(usual - sre2l).max()) > 1e-3
-    assert float(jnp.abs(short - usual).max()) > 1e-3
+        terms.append(method.step(jax.random.key(0), state, context, targets, ())[1])
+    assert float(terms[0]["loss"]) == pytest.approx(float(terms[1]["loss"]), rel=1e-5)
+    assert float(terms[1]["batch_norm"]) > 0.1
 
 
 def test_unknown_names_list_the_known_ones(tiny_network):
