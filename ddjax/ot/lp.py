@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax.ot.transport import Transport
+from ddjax.ot.host import on_host
+from ddjax.ot.transport import Transport, check, envelope
 
 __all__ = ["lp"]
 
 _MAX_PIVOTS = 10_000_000  # POT's default of 100,000 stops early from n ~ 5,000 on
 
 
-def lp(cost: jax.Array, a: jax.Array, b: jax.Array) -> Transport:
+def lp(
+    cost: jax.Array, a: jax.Array, b: jax.Array, *, start: jax.Array | None = None
+) -> Transport:
     """Optimal plan and duals, by POT's network simplex in float64 on the host.
 
         min_P <C, P>   subject to  P 1 = a,  P' 1 = b,  P >= 0
@@ -23,18 +26,23 @@ def lp(cost: jax.Array, a: jax.Array, b: jax.Array) -> Transport:
     Works under `jit` and `vmap` (a batch of problems is spread over the CPU's cores;
     the simplex releases Python's lock). Points of zero mass are left out of the
     program and get the largest feasible dual (the c-transform), so padding is free
-    and a dead atom still has a price. Not differentiable: by the envelope theorem the
-    derivative of the cost is the plan (in C) and the centred dual (in b).
+    and a dead atom still has a price.
 
     Args:
       cost: [n, m], finite.
       a: [n], non-negative, not all zero.
       b: [m], non-negative; scaled to the sum of a.
+      start: ignored (other solvers begin there; a simplex gains nothing from duals).
 
     Returns:
       Transport in the dtype of `cost`. `gap` is computed in float64 against duals
       that are feasible by construction: it certifies the plan. `converged` says that
-      the simplex reported an optimum.
+      the simplex reported an optimum. The derivatives of `cost` are those of the
+      optimum: the plan in C, the duals in a and b. Where the duals are not unique
+      (equal masses, and m divides n) they are one choice among many.
+
+    Raises:
+      ValueError: shapes that do not fit; NaN costs, negative or zero-sum masses.
 
     Reference: N. Bonneel et al., "Displacement Interpolation Using Lagrangian Mass
       Transport", SIGGRAPH Asia 2011; R. Flamary et al., "POT: Python Optimal
@@ -48,26 +56,28 @@ def lp(cost: jax.Array, a: jax.Array, b: jax.Array) -> Transport:
       >>> float(transport.cost)
       0.25
     """
+    check(cost, a, b)
+    cost, a, b = jnp.asarray(cost), jnp.asarray(a), jnp.asarray(b)
     dtype = jnp.result_type(cost, jnp.float32)
+    b = b * (a.sum() / b.sum())
     n, m = cost.shape
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=dtype)
-    result = Transport(
-        shape((n, m)),
-        shape((n,)),
-        shape((m,)),
-        shape(()),
-        shape(()),
-        jax.ShapeDtypeStruct((), np.bool_),
+    flag = jax.ShapeDtypeStruct((), np.bool_)
+    plan, f, g, value, gap, error, optimal = on_host(
+        _solve_batch,
+        (
+            shape((n, m)),
+            shape((n,)),
+            shape((m,)),
+            shape(()),
+            shape(()),
+            shape(()),
+            flag,
+        ),
+        *jax.lax.stop_gradient((cost, a, b)),
     )
-    solved = jax.pure_callback(
-        functools.partial(_solve_batch, dtype=dtype),
-        tuple(result),
-        cost,
-        a,
-        b,
-        vmap_method="broadcast_all",
-    )
-    return Transport(*solved)
+    value = envelope(value, plan, (f, g), cost, (a, b))
+    return Transport(plan, f, g, value, value, gap, error, optimal)
 
 
 @functools.cache
@@ -75,9 +85,9 @@ def _pool():
     return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
 
-def _solve_batch(cost, a, b, *, dtype):
+def _solve_batch(cost, a, b):
     """Solves one problem, or all problems along the leading axes. NumPy only."""
-    cost, a, b = (np.asarray(z, np.float64) for z in (cost, a, b))
+    cost, a, b = (z.astype(np.float64) for z in (cost, a, b))
     batch = cost.shape[:-2]
     n, m = cost.shape[-2:]
     problems = zip(cost.reshape(-1, n, m), a.reshape(-1, n), b.reshape(-1, m))
@@ -86,14 +96,15 @@ def _solve_batch(cost, a, b, *, dtype):
     else:
         solved = [_solve(*next(problems))]
     stacked = (np.stack(parts) for parts in zip(*solved))
-    stacked = (x.reshape(batch + x.shape[1:]) for x in stacked)
-    plan, f, g, value, gap, optimal = stacked
-    return *(x.astype(dtype) for x in (plan, f, g, value, gap)), optimal
+    return [x.reshape(batch + x.shape[1:]) for x in stacked]
 
 
 def _solve(cost, a, b):
     import ot  # two seconds to import, so only when a plan is asked for
 
+    if not _is_solvable(cost, a, b):  # under `jit` nobody could check before
+        failed = np.full_like(cost, np.nan), np.full_like(a, np.nan)
+        return *failed, np.full_like(b, np.nan), *[np.float64(np.nan)] * 3, np.False_
     rows, columns = np.flatnonzero(a > 0), np.flatnonzero(b > 0)
     mass = a[rows]
     wanted = b[columns] * (mass.sum() / b[columns].sum())
@@ -104,9 +115,16 @@ def _solve(cost, a, b):
     # c-transforms: feasible duals everywhere, the same on an optimal support.
     f = np.min(used - log["v"], axis=1)
     g = np.min(cost[rows] - f[:, None], axis=0)
-    g -= g.mean()
+    g -= g[columns].mean()
     f = np.min(cost - g, axis=1)
     value = np.sum(plan * cost)
     dual = mass @ f[rows] + wanted @ g[columns]
     gap = (value - dual) / max(value, np.finfo(np.float64).tiny)
-    return plan, f, g, value, gap, np.bool_(log["result_code"] == 1)
+    error = np.abs(small.sum(1) - mass).sum() + np.abs(small.sum(0) - wanted).sum()
+    return plan, f, g, value, gap, error, np.bool_(log["result_code"] == 1)
+
+
+def _is_solvable(cost, a, b):
+    if not (np.isfinite(cost).all() and np.isfinite(a).all() and np.isfinite(b).all()):
+        return False
+    return min(a.min(), b.min()) >= 0 and a.sum() > 0 and b.sum() > 0
