@@ -55,10 +55,16 @@ def base():
     config.stats = config_dict.ConfigDict()
     config.stats.batch_size = 100  # images the teacher sees at a time
     config.stats.exact = True  # class variance; False for WMDD's average over batches
+    # What stands for a class: "wasserstein" (its barycenter), or, to compare with,
+    # "sliced", "mmd", or "reference" (WMDD's damped code for learned weights).
+    config.stats.target = "wasserstein"
     config.stats.weights = "uniform"  # of the atoms: "uniform", "learned", "voronoi"
-    config.stats.solver = "lp"  # "lp" (exact) or "sinkhorn"
+    config.stats.init = "data"  # the first atoms: "data" or "k-means++"
+    config.stats.restarts = 1  # from as many first atoms; the best is kept
+    config.stats.solver = "semidual"  # or "lp" (exact plans) or "sinkhorn"
     config.stats.epsilon = 0.01  # of sinkhorn, in units of the mean cost
     config.stats.iterations = 100  # most alternations of a barycenter
+    config.stats.projections = 512  # directions of "sliced"
 
     config.recover = config_dict.ConfigDict()
     config.recover.method = "wmdd"  # a module of ddjax/methods

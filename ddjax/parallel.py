@@ -9,8 +9,11 @@ functions here turn it into a compiled program for one, or for a stack of severa
 (states, private values and metrics then have a leading axis).
 """
 
+import concurrent.futures
+import functools
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,12 +24,14 @@ __all__ = [
     "device_count",
     "groups",
     "is_cpu",
+    "mapped",
     "over_devices",
     "single",
     "stacked",
 ]
 
 _AXES = (0, None, None, 0)  # state, index, shared, private
+_SIDE_BY_SIDE = 100  # 1,300 points of 512 features in each are then 266 MB
 
 
 def is_cpu() -> bool:
@@ -46,6 +51,55 @@ def device_count() -> int:
 def groups(count: int) -> list[list[int]]:
     """Which of `count` students train side by side: all, or, on a CPU, one by one."""
     return [[i] for i in range(count)] if is_cpu() else [list(range(count))]
+
+
+def mapped(
+    function: Callable, load: Callable, count: int, observe: Callable | None = None
+) -> Any:
+    """`function(*load(i))` for every i below `count`, stacked, on the host.
+
+    For many small problems of one shape that have nothing to do with each other. An
+    accelerator solves them side by side under `vmap`. On a CPU, where a loop under
+    `vmap` waits for its slowest member, one runs on each core.
+
+    Args:
+      function: arrays to a pytree of arrays; compiled once, if it is the same object.
+      load: i to a tuple of arrays, the same shapes for all i. Called when it is time.
+      count: how many.
+      observe: called with how many are done.
+
+    Returns:
+      The pytree of `function`, with a leading axis of `count`, as NumPy arrays.
+    """
+    width = 1 if is_cpu() else min(count, _SIDE_BY_SIDE)
+
+    def together(first):
+        # The last group repeats its end, so that one program serves all.
+        rows = [load(min(i, count - 1)) for i in range(first, first + width)]
+        return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+    def solve(first):
+        return jax.device_get(_side_by_side(function)(*together(first)))
+
+    parts = []
+
+    def keep(part):
+        parts.append(part)
+        if observe is not None:
+            observe(min(width * len(parts), count))
+
+    keep(solve(0))  # alone, so that nobody compiles twice
+    with concurrent.futures.ThreadPoolExecutor(
+        os.cpu_count() if is_cpu() else 1
+    ) as pool:
+        for part in pool.map(solve, range(width, count, width)):
+            keep(part)
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+
+
+@functools.lru_cache(maxsize=8)
+def _side_by_side(function):
+    return jax.jit(jax.vmap(function))
 
 
 class Spread(NamedTuple):

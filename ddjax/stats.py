@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import data, ot
+from ddjax import data, ot, parallel
 from ddjax.types import Barycenter, ClassStats, Dataset, Moments
 
 __all__ = ["barycenters", "class_moments", "collect"]
@@ -107,60 +107,55 @@ def barycenters(
     dataset: Dataset,
     ipc: int,
     *,
-    weights: str = "uniform",
-    solver: Callable = ot.lp,
-    iterations: int = 100,
+    find: Callable = ot.barycenter,
+    observe: Callable | None = None,
 ) -> Barycenter:
-    """The barycenter of every class.
+    """The atoms that stand for every class.
 
-    Classes are padded with points of zero mass to the size of the largest and solved
-    side by side, `_CLASSES` at a time.
+    Classes are padded to the size of the largest with points of zero mass, so that one
+    program solves them all.
 
     Args:
       key: draws the initial atoms; the draw of a class depends on its label only.
       features: [N, D], class-major, as `collect` gives them.
       dataset: tells where the classes are.
       ipc: atoms per class.
-      weights: see `ot.barycenter`.
-      solver: see `ot.barycenter`.
-      iterations: see `ot.barycenter`.
+      find: `(key, x [n, D], ipc, a=masses [n]) -> Barycenter`, such as
+        `ot.barycenter`, `ot.sliced_barycenter`, `ot.mmd_atoms` or a partial of one.
+      observe: called with the number of classes done.
 
     Returns:
       Barycenter with points [C, ipc, D], on the host.
 
     Raises:
-      ValueError: a class has fewer than `ipc` images.
+      ValueError: a class has fewer than `ipc` images, or features that are not finite.
     """
-    slices = data.class_slices(dataset)
     check_ipc(ipc, dataset)
+    slices = data.class_slices(dataset)
+    for rows, name in zip(slices, dataset.info.classes):
+        if not np.isfinite(features[rows]).all():
+            raise ValueError(
+                f"the features of class {name!r} have NaN or infinite values: a teacher "
+                "that diverged, or images that are not pixels."
+            )
     largest = max(rows.stop - rows.start for rows in slices)
-    x = np.zeros((len(slices), largest, features.shape[1]), np.float32)
-    mass = np.zeros((len(slices), largest), np.float32)
-    for k, rows in enumerate(slices):
-        size = rows.stop - rows.start
-        x[k, :size] = features[rows]
-        # Padding rows repeat a real one: they must not stretch the cloud.
-        x[k, size:] = features[rows.start]
-        mass[k, :size] = 1 / size
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(np.arange(len(slices)))
 
-    @jax.jit
-    @jax.vmap
-    def solve(key, x, a):
-        return ot.barycenter(
-            key, x, ipc, a=a, weights=weights, solver=solver, iterations=iterations
-        )
+    def load(k):
+        x = features[slices[k]]
+        padding = largest - len(x)
+        # Padding repeats a real row: it must not stretch the cloud.
+        x = np.concatenate([x, np.repeat(x[:1], padding, 0)])
+        mass = np.full(largest, 1 / (largest - padding), np.float32)
+        mass[largest - padding :] = 0
+        return np.asarray(jax.random.key_data(jax.random.fold_in(key, k))), x, mass
 
-    parts = [
-        jax.device_get(
-            solve(keys[k : k + _CLASSES], x[k:][:_CLASSES], mass[k:][:_CLASSES])
-        )
-        for k in range(0, len(slices), _CLASSES)
-    ]
-    return jax.tree.map(lambda *part: np.concatenate(part), *parts)
+    return parallel.mapped(_finder(find, ipc), load, len(slices), observe)
 
 
-_CLASSES = 50  # 1,300 points of 512 features each are then 133 MB
+@functools.lru_cache(maxsize=8)
+def _finder(find, ipc):
+    """The same object for the same arguments, so that it is compiled once."""
+    return lambda key, x, mass: find(jax.random.wrap_key_data(key), x, ipc, a=mass)
 
 
 def check_ipc(ipc: int, dataset: Dataset) -> None:

@@ -8,13 +8,12 @@ from ddjax import (
     data,
     methods,
     optimizers,
-    ot,
     recover,
     selection,
     stats,
     student,
 )
-from launch import squeeze
+from launch import atoms, squeeze
 
 # How a method moves its pixels; what else is in its section are arguments of its loss.
 PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
@@ -34,8 +33,7 @@ def check(config) -> None:
             recover.chunks(1, 1, 1, section(config, name)["layout"])
     _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
     _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))
-    _one_of("stats.solver", [config.stats.solver], ("lp", "sinkhorn"))
-    _one_of("stats.weights", [config.stats.weights], ot.WEIGHTS)
+    atoms.options(config.stats)
 
 
 def _one_of(field, values, known):

@@ -6,16 +6,15 @@ Makes <workdir>/stats/: the features and per-class BatchNorm statistics (`teache
 and for each ipc and seed the barycenters of the features (`barycenter-...`).
 """
 
-import functools
 import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from ddjax import checkpoint, ot, stats
+from ddjax import checkpoint, stats
 from ddjax.types import Barycenter, ClassStats, Moments
-from launch import arms, program, progress, squeeze
+from launch import arms, atoms, program, progress, squeeze
 
 _CLASSES = 10  # kept together while the data is looked at
 
@@ -86,11 +85,8 @@ def _collect(config, stage, teacher):
 def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
     """The barycenters of one distilled set, loaded or made."""
     made_from = {
-        "version": 1,
-        "weights": config.stats.weights,
-        "solver": config.stats.solver,
-        "epsilon": config.stats.epsilon if config.stats.solver == "sinkhorn" else 0,
-        "iterations": config.stats.iterations,
+        "version": 2,
+        **atoms.options(config.stats),
         "ipc": ipc,
         "seed": (config.seed, seed),
         "stats": seen.hash,
@@ -99,15 +95,16 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
     stage = checkpoint.Stage(workdir, "stats", name, made_from)
     if not stage.complete:
         began = time.monotonic()
-        found = stats.barycenters(
-            program.key(config, "barycenter", seed),
-            seen.features,
-            teacher.train,
-            ipc,
-            weights=config.stats.weights,
-            solver=_solver(config.stats),
-            iterations=config.stats.iterations,
-        )
+        total = teacher.train.info.num_classes
+        with progress.bar(f"atoms, ipc {ipc}", total, unit="class") as bar:
+            found = stats.barycenters(
+                program.key(config, "barycenter", seed),
+                seen.features,
+                teacher.train,
+                ipc,
+                find=atoms.find(config.stats),
+                observe=lambda done: bar.update(done - bar.n),
+            )
         record = {
             "mean_cost": float(np.mean(found.cost)),
             "converged": float(np.mean(found.converged)),
@@ -115,14 +112,6 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
         }
         stage.finish(found._asdict(), record)
     return Barycenter(**stage.load())
-
-
-def _solver(section):
-    if section.solver == "lp":
-        return ot.lp
-    if section.solver == "sinkhorn":
-        return functools.partial(ot.sinkhorn, epsilon=section.epsilon, relative=True)
-    raise ValueError(f"unknown stats.solver {section.solver!r}; known: lp, sinkhorn.")
 
 
 if __name__ == "__main__":

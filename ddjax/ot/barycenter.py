@@ -9,21 +9,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from ddjax.ot.atoms import INITS, check_size, measure
 from ddjax.ot.cost import squared_euclidean
 from ddjax.ot.lp import lp
+from ddjax.ot.semidual import semidual
+from ddjax.ot.weights import nearest_plan, subgradient_weights, voronoi_masses
 from ddjax.types import Barycenter
 
-__all__ = [
-    "WEIGHTS",
-    "barycenter",
-    "newton_step",
-    "subgradient_weights",
-    "voronoi_masses",
-]
+__all__ = ["WEIGHTS", "barycenter", "newton_step"]
 
 WEIGHTS = ("uniform", "learned", "voronoi")
+_PATIENCE = 5  # alternations without progress before the end
 
 
 def barycenter(
@@ -33,11 +30,13 @@ def barycenter(
     *,
     a: jax.Array | None = None,
     start: jax.Array | None = None,
+    init: str = "data",
+    restarts: int = 1,
     weights: str = "uniform",
-    solver: Callable = lp,
+    solver: Callable = semidual,
     iterations: int = 100,
     weight_steps: int = 50,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-4,
 ) -> Barycenter:
     """Free-support Wasserstein barycenter of one weighted point cloud.
 
@@ -55,7 +54,11 @@ def barycenter(
     An atom without mass is moved to the point that is served worst. With `size` 1 the
     result is the mean. WMDD's code starts from N(0, 1) noise and damps the position
     step of its weighted variant by 0.2, which leaves a tenth of that noise in every
-    atom; we start from data and take the whole step.
+    atom (`ot.reference_barycenter`); we start from data and take the whole step.
+
+    The problem is not convex, and plans that are a little smooth, as `semidual` with
+    its tolerance of 1e-3 gives them, find lower optima than exact ones on average.
+    The last position step and the cost are exact, by `ot.lp`, whatever the solver.
 
     Pure; `jit` and `vmap` (over key, x, a) work, with the exact solver too.
 
@@ -63,23 +66,26 @@ def barycenter(
       key: draws the initial atoms among the points; consumed.
       x: [n, D], the points.
       size: number of atoms, the images per class.
-      a: [n], masses, sum 1; zero for padding. Equal where None.
-      start: [size, D], initial atoms, instead of points drawn by `key`.
+      a: [n], masses, scaled to sum 1; zero for padding. Equal where None.
+      start: [size, D], initial atoms, instead of those that `key` draws.
+      init: "data" (points drawn at random) or "k-means++" (far from each other).
+      restarts: from as many draws, side by side; the lowest cost is kept.
       weights: "uniform", "learned" or "voronoi".
-      solver: `(cost [n, size], a, w) -> Transport`, such as `ot.lp` or a partial of
-        `ot.sinkhorn`. Not used by "voronoi" except for the final cost.
-      iterations: most alternations (WMDD: 100; 10 with learned weights, whose small
-        steps never quite stop).
+      solver: `(cost [n, size], a, w, start=g [size]) -> Transport`, such as
+        `ot.semidual`, `ot.lp` or a partial of `ot.sinkhorn`; `start` are the duals of
+        the alternation before. Not used by "voronoi".
+      iterations: most alternations.
       weight_steps: subgradient steps in each alternation of "learned".
-      tolerance: stops when the atoms' squared displacement, summed, is below this
-        share of the cloud's variance.
+      tolerance: stops when five alternations together lower the cost by less than
+        this share of it. 0 goes on while it falls at all.
 
     Returns:
       Barycenter with points [size, D], weights [size], cost W_2^2 (squared feature
-      units) and converged.
+      units; exact) and converged.
 
     Raises:
-      ValueError: more atoms than points, or unknown `weights`.
+      ValueError: more atoms than points, unknown `weights` or `init`, features that
+        are not finite, masses that are no measure.
 
     Reference: M. Cuturi and A. Doucet, "Fast Computation of Wasserstein Barycenters",
       ICML 2014, https://arxiv.org/abs/1310.4375; H. Liu et al., ICCV 2025,
@@ -97,44 +103,69 @@ def barycenter(
         raise ValueError(
             f"unknown barycenter weights {weights!r}; known: {', '.join(WEIGHTS)}."
         )
-    if size > len(x):
-        raise ValueError(
-            f"{size} atoms for {len(x)} points; a barycenter needs at least as many "
-            "points as atoms (lower the images per class)."
-        )
-    x = jnp.asarray(x)
-    a = jnp.full(len(x), 1 / len(x), x.dtype) if a is None else jnp.asarray(a)
-    uniform = jnp.full(size, 1 / size, x.dtype)
-    if start is None:
-        start = x[jax.random.choice(key, len(x), (size,), replace=False, p=a)]
-    start = jnp.asarray(start, x.dtype)
-    spread = a @ jnp.sum((x - a @ x) ** 2, 1)
-    tiny = jnp.finfo(x.dtype).tiny
+    if init not in INITS:
+        raise ValueError(f"unknown init {init!r}; known: {', '.join(INITS)}.")
+    x, a = measure("x", x, a)
+    check_size(x, size)
 
-    def improve(carry):
-        count, y, w, _ = carry  # the weights go on from where they were
+    def place(key):
+        first = INITS[init](key, x, size, a) if start is None else jnp.asarray(start)
+        y, w, converged = _alternate(
+            x,
+            a,
+            first.astype(x.dtype),
+            weights,
+            solver,
+            iterations,
+            weight_steps,
+            tolerance,
+        )
         cost = squared_euclidean(x, y)
         if weights == "voronoi":
-            plan = _nearest_plan(cost, a)
-            w = plan.sum(0)
+            return Barycenter(y, w, a @ jnp.min(cost, 1), converged)
+        y = newton_step(lp(cost, a, w).plan, x, y)  # the last one is exact
+        cost = squared_euclidean(x, y)
+        return Barycenter(y, w, lp(cost, a, w).cost, converged)
+
+    if restarts == 1 or start is not None:
+        return place(key)
+    found = jax.vmap(place)(jax.random.split(key, restarts))
+    return jax.tree.map(lambda part: part[jnp.argmin(found.cost)], found)
+
+
+def _alternate(x, a, y, weights, solver, iterations, weight_steps, tolerance):
+    """(atoms, weights, converged) from the first atoms."""
+    size = len(y)
+
+    def improve(carry):
+        count, y, w, g, reference, stalled = carry  # weights and duals go on
+        cost = squared_euclidean(x, y)
+        if weights == "voronoi":
+            plan = nearest_plan(cost, a)
+            w, value = plan.sum(0), jnp.sum(plan * cost)
         else:
             if weights == "learned":
                 w = subgradient_weights(cost, a, w, solver, steps=weight_steps)
-            plan = solver(cost, a, w).plan
-        moved = _revive(newton_step(plan, x, y), plan, cost, x)
-        return count + 1, moved, w, jnp.sum((moved - y) ** 2)
+            transport = solver(cost, a, w, start=g)
+            plan, g, value = transport.plan, transport.g, transport.cost
+        y = newton_step(plan, x, y)
+        if weights != "uniform":  # equal masses leave no atom without
+            y = _revive(y, plan, cost, x)
+        falls = value < (1 - tolerance) * reference
+        reference = jnp.where(falls, value, reference)
+        return count + 1, y, w, g, reference, jnp.where(falls, 0, stalled + 1)
 
     def unfinished(carry):
-        count, _, _, displacement = carry
-        return (count < iterations) & (displacement > tolerance * spread + tiny)
+        count, *_, stalled = carry
+        return (count < iterations) & (stalled < _PATIENCE)
 
-    carry = (0, start, uniform, jnp.array(jnp.inf, x.dtype))
-    _, y, w, displacement = jax.lax.while_loop(unfinished, improve, carry)
-    cost = squared_euclidean(x, y)
+    w = jnp.full(size, 1 / size, x.dtype)
+    infinity = jnp.array(jnp.inf, x.dtype)
+    carry = (0, y, w, jnp.zeros(size, x.dtype), infinity, 0)
+    _, y, w, _, _, stalled = jax.lax.while_loop(unfinished, improve, carry)
     if weights == "voronoi":
-        w = voronoi_masses(cost, a)
-    converged = displacement <= tolerance * spread + tiny
-    return Barycenter(y, w, solver(cost, a, w).cost, converged)
+        w = voronoi_masses(squared_euclidean(x, y), a)
+    return y, w, stalled >= _PATIENCE
 
 
 def newton_step(plan: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -157,69 +188,9 @@ def newton_step(plan: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(alive, sums / jnp.where(alive, mass[:, None], 1.0), y)
 
 
-def subgradient_weights(
-    cost: jax.Array, a: jax.Array, w: jax.Array, solver: Callable = lp, *, steps: int
-) -> jax.Array:
-    """Weights of fixed atoms, by projected subgradient on the dual of the transport.
-
-        w <- Proj_simplex( w - g (W(a, w) - W*) / ||g||^2 ),   g the dual of the atoms
-
-    The dual is a subgradient of w -> W(a, w) (Cuturi and Doucet 2014, Algorithm 1), and
-    centred it lies in the simplex's plane. The step is Polyak's: for fixed atoms the
-    optimum is known, W* = sum_i a_i min_j C_ij. The best weights met are returned.
-    WMDD's code takes entropic steps of a fixed size, oscillates, and returns the last.
-
-    Args:
-      cost: [n, m].
-      a: [n], masses of the points.
-      w: [m], where to start, on the simplex.
-      solver: `(cost, a, w) -> Transport`.
-      steps: how many; each solves one transport problem.
-
-    Returns:
-      [m], non-negative, sum 1. The optimum is `voronoi_masses(cost, a)`.
-    """
-    optimum = a @ jnp.min(cost, 1)
-
-    def step(_, carry):
-        w, best, lowest = carry
-        transport = solver(cost, a, w)
-        excess = transport.cost - optimum
-        best = jnp.where(excess < lowest, w, best)
-        g = transport.g - transport.g.mean()
-        squares = jnp.maximum(jnp.sum(g * g), jnp.finfo(g.dtype).tiny)
-        moved = w - jnp.maximum(excess, 0.0) / squares * g
-        projected = optax.projections.projection_simplex(moved)
-        return projected, best, jnp.minimum(excess, lowest)
-
-    infinity = jnp.array(jnp.inf, cost.dtype)
-    w, best, lowest = jax.lax.fori_loop(0, steps, step, (w, w, infinity))
-    return jnp.where(solver(cost, a, w).cost - optimum < lowest, w, best)
-
-
-def voronoi_masses(cost: jax.Array, a: jax.Array) -> jax.Array:
-    """Mass that lies nearest to each atom: the optimal weights of fixed atoms.
-
-    Args:
-      cost: [n, m].
-      a: [n].
-
-    Returns:
-      [m].
-    """
-    return _nearest_plan(cost, a).sum(0)
-
-
-def _nearest_plan(cost, a):
-    return (
-        jax.nn.one_hot(jnp.argmin(cost, 1), cost.shape[1], dtype=cost.dtype)
-        * a[:, None]
-    )
-
-
 def _revive(y, plan, cost, x):
     """Puts each atom without mass on one of the points that cost most."""
     dead = plan.sum(0) <= 0
-    worst = jnp.argsort(-jnp.sum(plan * cost, 1))
+    _, worst = jax.lax.top_k(jnp.sum(plan * cost, 1), len(y))
     turn = jnp.clip(jnp.cumsum(dead) - 1, 0)
     return jnp.where(dead[:, None], x[worst[turn]], y)
