@@ -1,7 +1,7 @@
 """Losses: arrays to a scalar. No model, no state, no loop."""
 
 from ddjax.losses.batchnorm import batch_norm, class_batch_norm, group_moments
-from ddjax.losses.features import barycenter_distance
+from ddjax.losses.features import barycenter_distance, mean_distance
 from ddjax.losses.labels import cross_entropy, soft_label_divergence
 from ddjax.losses.priors import total_variation
 
@@ -11,6 +11,7 @@ __all__ = [
     "class_batch_norm",
     "cross_entropy",
     "group_moments",
+    "mean_distance",
     "soft_label_divergence",
     "total_variation",
 ]

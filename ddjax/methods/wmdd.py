@@ -24,6 +24,7 @@ def method(
     bn_weight: float = 10.0,
     first_bn_weight: float = 1.0,
     per_class: bool = True,
+    match: str = "atoms",
     squared: bool = False,
 ) -> base.Method:
     """Features to their atoms, BatchNorm statistics to those of the class.
@@ -46,8 +47,15 @@ def method(
       first_bn_weight: s_0.
       per_class: False compares the whole chunk to the teacher's running statistics,
         the ablation "Wass + BN".
+      match: "atoms", or "mean" for the ablation that matches only the mean feature of
+        each class. (MMD in place of transport: another target, `ot.mmd_atoms`.)
       squared: the paper's form.
+
+    Raises:
+      ValueError: unknown `match`.
     """
+    if match not in ("atoms", "mean"):
+        raise ValueError(f"unknown match {match!r}; known: atoms, mean.")
 
     def loss(images, context, targets):
         logits, out = apply_fn(context.teacher, images)
@@ -66,9 +74,14 @@ def method(
                 first_weight=first_bn_weight,
                 squared=squared,
             )
-        feature = losses.barycenter_distance(
-            out["features"], targets.features, squared=squared
-        )
+        pair = out["features"], targets.features
+        if match == "atoms":
+            feature = losses.barycenter_distance(*pair, squared=squared)
+        else:
+            classes = len(targets.class_stats[0].mean)
+            feature = losses.mean_distance(
+                *pair, targets.weights, classes=classes, squared=squared
+            )
         return {
             "feature": feature_weight * feature,
             "cross_entropy": ce_weight * losses.cross_entropy(logits, targets.labels),

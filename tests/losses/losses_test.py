@@ -71,6 +71,19 @@ def test_barycenter_distance_has_both_forms():
     )
 
 
+def test_mean_distance_is_that_of_the_weighted_class_means():
+    f, b = (jnp.asarray(x, jnp.float32) for x in RNG.normal(size=(2, 6, 5)))
+    w = jnp.array([0.2, 0.3, 0.5, 0.6, 0.3, 0.1])
+    means = [
+        np.average(f[k], 0, weights=w[k]) - np.average(b[k], 0, weights=w[k])
+        for k in (slice(3), slice(3, 6))
+    ]
+    found = losses.mean_distance(f, b, w, classes=2)
+    assert float(found) == pytest.approx(np.linalg.norm(means), rel=1e-5)
+    found = losses.mean_distance(f, b, w, classes=2, squared=True)
+    assert float(found) == pytest.approx(np.linalg.norm(means) ** 2, rel=1e-5)
+
+
 def test_gradient_is_finite_where_features_are_the_atoms():
     f = jnp.ones((3, 2))
     gradient = jax.grad(lambda x: losses.barycenter_distance(x, f))(f)

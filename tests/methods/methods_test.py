@@ -117,6 +117,30 @@ def test_gradient_is_golden(golden):
     np.testing.assert_allclose(gradient[3, 2, :, 1], last, atol=1e-5)
 
 
+def test_matching_means_forgets_which_atom_is_whose(golden):
+    """Two atoms of a class that change places move "atoms" but not "mean"."""
+    context, targets = golden
+    other = targets._replace(features=targets.features[jnp.array([1, 0, 2, 3])])
+    for match in ("atoms", "mean"):
+        made = wmdd.method(
+            tiny_teacher,
+            optimizers.pixel_adam(0.25, 2000, (STD, STD)),
+            augment=lambda key, images, count: images,
+            match=match,
+        )
+        terms = [
+            made.step(
+                jax.random.key(0),
+                made.init(jax.random.key(0), context, goal),
+                context,
+                goal,
+                (),
+            )[1]["feature"]
+            for goal in (targets, other)
+        ]
+        assert (abs(float(terms[0] - terms[1])) < 1e-6) == (match == "mean")
+
+
 def test_weights_of_the_atoms_enter_the_statistics(golden, method):
     context, targets = golden
     key = jax.random.key(0)
