@@ -71,15 +71,16 @@ def mapped(
     Returns:
       The pytree of `function`, with a leading axis of `count`, as NumPy arrays.
     """
-    width = 1 if is_cpu() else min(count, _SIDE_BY_SIDE)
-
-    def together(first):
-        # The last group repeats its end, so that one program serves all.
-        rows = [load(min(i, count - 1)) for i in range(first, first + width)]
-        return jax.tree.map(lambda *x: np.stack(x), *rows)
+    workers, width = (os.cpu_count(), 1) if is_cpu() else (1, min(count, _SIDE_BY_SIDE))
 
     def solve(first):
-        return jax.device_get(_side_by_side(function)(*together(first)))
+        if width == 1:
+            found = jax.device_get(_alone_program(function)(*load(first)))
+            return jax.tree.map(lambda x: x[None], found)
+        # The last group repeats its end, so that one program serves all.
+        rows = [load(min(i, count - 1)) for i in range(first, first + width)]
+        stack = jax.tree.map(lambda *x: np.stack(x), *rows)
+        return jax.device_get(_stacked_program(function)(*stack))
 
     parts = []
 
@@ -89,16 +90,17 @@ def mapped(
             observe(min(width * len(parts), count))
 
     keep(solve(0))  # alone, so that nobody compiles twice
-    with concurrent.futures.ThreadPoolExecutor(
-        os.cpu_count() if is_cpu() else 1
-    ) as pool:
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for part in pool.map(solve, range(width, count, width)):
             keep(part)
     return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
 
 
+_alone_program = functools.lru_cache(maxsize=8)(jax.jit)
+
+
 @functools.lru_cache(maxsize=8)
-def _side_by_side(function):
+def _stacked_program(function):
     return jax.jit(jax.vmap(function))
 
 

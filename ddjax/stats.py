@@ -143,8 +143,8 @@ def barycenters(
     def load(k):
         x = features[slices[k]]
         padding = largest - len(x)
-        # Padding repeats a real row: it must not stretch the cloud.
-        x = np.concatenate([x, np.repeat(x[:1], padding, 0)])
+        if padding:  # with a real row: it must not stretch the cloud
+            x = np.concatenate([x, np.repeat(x[:1], padding, 0)])
         mass = np.full(largest, 1 / (largest - padding), np.float32)
         mass[largest - padding :] = 0
         return np.asarray(jax.random.key_data(jax.random.fold_in(key, k))), x, mass

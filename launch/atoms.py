@@ -11,7 +11,7 @@ TARGETS = {
     "mmd": ot.mmd_atoms,
     "reference": ot.reference_barycenter,
 }
-SOLVERS = {"semidual": ot.semidual, "lp": ot.lp, "sinkhorn": ot.sinkhorn}
+SOLVERS = {"semidual": ot.SMOOTH, "lp": ot.lp, "sinkhorn": ot.sinkhorn}
 _READS = {
     "wasserstein": ("weights", "init", "restarts", "solver", "iterations"),
     "sliced": ("projections", "iterations"),

@@ -1,7 +1,7 @@
 """Optimal transport between feature clouds: exact, entropic, and barycenters."""
 
 from ddjax.ot.atoms import INITS, k_means_plus_plus, sample
-from ddjax.ot.barycenter import WEIGHTS, barycenter, newton_step
+from ddjax.ot.barycenter import SMOOTH, WEIGHTS, barycenter, newton_step
 from ddjax.ot.cost import cost_scale, euclidean, l1, squared_euclidean
 from ddjax.ot.divergence import sinkhorn_divergence
 from ddjax.ot.lp import lp
@@ -27,6 +27,7 @@ from ddjax.ot.weights import subgradient_weights, voronoi_masses
 
 __all__ = [
     "INITS",
+    "SMOOTH",
     "WEIGHTS",
     "Transport",
     "barycenter",

@@ -3,7 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-__all__ = ["UNITS", "cost_scale", "euclidean", "l1", "squared_euclidean"]
+__all__ = [
+    "UNITS",
+    "cost_scale",
+    "euclidean",
+    "expanded_square",
+    "l1",
+    "squared_euclidean",
+]
 
 UNITS = ("absolute", "mean", "std")
 
@@ -23,9 +30,13 @@ def squared_euclidean(x: jax.Array, y: jax.Array) -> jax.Array:
     """
     centre = jax.lax.stop_gradient(x.mean(0))
     x, y = x - centre, y - centre
+    return expanded_square(x, y, jnp.sum(x * x, 1))
+
+
+def expanded_square(x: jax.Array, y: jax.Array, squares: jax.Array) -> jax.Array:
+    """`squared_euclidean` for a loop over y: x is centred, its `squares` [n] known."""
     cross = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    squares = jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None, :]
-    return jnp.maximum(squares - 2 * cross, 0.0)
+    return jnp.maximum(squares[:, None] + jnp.sum(y * y, 1) - 2 * cross, 0.0)
 
 
 def euclidean(x: jax.Array, y: jax.Array) -> jax.Array:

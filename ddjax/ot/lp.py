@@ -100,28 +100,40 @@ def _solve_batch(cost, a, b):
 
 
 def _solve(cost, a, b):
-    import ot  # two seconds to import, so only when a plan is asked for
-
     if not _is_solvable(cost, a, b):  # under `jit` nobody could check before
         failed = np.full_like(cost, np.nan), np.full_like(a, np.nan)
         return *failed, np.full_like(b, np.nan), *[np.float64(np.nan)] * 3, np.False_
     rows, columns = np.flatnonzero(a > 0), np.flatnonzero(b > 0)
     mass = a[rows]
     wanted = b[columns] * (mass.sum() / b[columns].sum())
-    used = np.ascontiguousarray(cost[np.ix_(rows, columns)])
-    small, log = ot.emd(mass, wanted, used, numItermax=_MAX_PIVOTS, log=True)
+    used = cost[np.ix_(rows, columns)]
+    small, duals, optimal = _simplex(mass, wanted, used)
     plan = np.zeros_like(cost)
     plan[np.ix_(rows, columns)] = small
     # c-transforms: feasible duals everywhere, the same on an optimal support.
-    f = np.min(used - log["v"], axis=1)
+    f = np.min(used - duals, axis=1)
     g = np.min(cost[rows] - f[:, None], axis=0)
     g -= g[columns].mean()
     f = np.min(cost - g, axis=1)
     value = np.sum(plan * cost)
     dual = mass @ f[rows] + wanted @ g[columns]
-    gap = (value - dual) / max(value, np.finfo(np.float64).tiny)
+    rounding = np.finfo(np.float64).eps * np.abs(used).max()
+    gap = (value - dual) / max(abs(value), rounding, np.finfo(np.float64).tiny)
     error = np.abs(small.sum(1) - mass).sum() + np.abs(small.sum(0) - wanted).sum()
-    return plan, f, g, value, gap, error, np.bool_(log["result_code"] == 1)
+    return plan, f, g, value, gap, error, optimal
+
+
+def _simplex(a, b, cost):
+    """(plan, duals of b, whether it is optimal)."""
+    import ot  # two seconds to import, so only when a plan is asked for
+
+    # Near a barycenter the simplex is 3 to 5 times faster from the smaller side.
+    flip = len(a) > len(b)
+    problem = (b, a, cost.T) if flip else (a, b, cost)
+    problem = map(np.ascontiguousarray, problem)
+    plan, log = ot.emd(*problem, numItermax=_MAX_PIVOTS, log=True)
+    optimal = np.bool_(log["result_code"] == 1)
+    return (plan.T, log["u"], optimal) if flip else (plan, log["v"], optimal)
 
 
 def _is_solvable(cost, a, b):

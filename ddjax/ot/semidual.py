@@ -84,30 +84,36 @@ def semidual(
     valid = (a.min() >= 0) & (b.min() >= 0) & (a.sum() > 0) & (b.sum() > 0)
     total = jnp.where(valid, a.sum(), jnp.nan)  # under `jit` nobody could check before
     b = b * (total / b.sum())
-    fixed = jax.lax.stop_gradient((cost, a / total, b / total))
-    if cost.shape[1] > cost.shape[0]:
-        swapped = fixed[0].T, fixed[2], fixed[1]
-        if start is not None:
-            start = jnp.min(swapped[0].T - start, 1)  # the duals of the other side
-        plan, g, f, gap, converged = _solve(*swapped, start, tolerance, max_iterations)
+    points, atoms = jax.lax.stop_gradient((a / total, b / total))
+    fixed = jax.lax.stop_gradient(cost)
+    if cost.shape[0] >= cost.shape[1]:
+        solved = _solve(fixed.T, points, atoms, start, tolerance, max_iterations)
+        plan, f, g, gap, converged = solved
         plan = plan.T
     else:
-        plan, f, g, gap, converged = _solve(*fixed, start, tolerance, max_iterations)
+        if start is not None:
+            start = jnp.min(fixed - start, 1)  # the duals of the other side
+        solved = _solve(fixed, atoms, points, start, tolerance, max_iterations)
+        plan, g, f, gap, converged = solved
     shift = jnp.mean(g, where=b > 0)
     f, g, plan = f + shift, g - shift, plan * total
-    value = jnp.sum(plan * fixed[0])
+    value = jnp.sum(plan * fixed)
     error = jnp.abs(plan.sum(1) - a).sum() + jnp.abs(plan.sum(0) - b).sum()
     value = envelope(value, plan, (f, g), cost, (a, b))
     return Transport(plan, f, g, value, value, gap, error, converged)
 
 
 class _Problem(NamedTuple):
-    """Masses that sum to 1, and the costs above the lowest of their row."""
+    """Masses that sum to 1, and the costs above the lowest of each point.
 
-    excess: jax.Array  # [n, m]; small numbers keep more digits
+    The m atoms (the smaller side) are the rows: what is done for each point then runs
+    along contiguous memory.
+    """
+
+    excess: jax.Array  # [m, n]; small numbers keep more digits
     offset: jax.Array  # what was taken from the cost
-    a: jax.Array  # [n]
-    b: jax.Array  # [m]
+    a: jax.Array  # [n], of the points
+    b: jax.Array  # [m], of the atoms
 
 
 class _Model(NamedTuple):
@@ -142,13 +148,14 @@ class _State(NamedTuple):
 
 
 def _solve(cost, a, b, start, tolerance, max_iterations):
-    """(plan, f, g, relative gap, converged)."""
-    m, tiny = cost.shape[1], jnp.finfo(cost.dtype).tiny
-    lowest = jnp.where(b > 0, cost, jnp.inf).min(1)
-    excess = jnp.where(b > 0, cost - lowest[:, None], 0.0)
+    """(plan [m, n], f [n], g [m], relative gap, converged)."""
+    m, tiny = len(cost), jnp.finfo(cost.dtype).tiny
+    lowest = _least(cost, b)
+    excess = jnp.where(b[:, None] > 0, cost - lowest, 0.0)
     problem = _Problem(excess, a @ lowest, a, b)
-    spread = jnp.maximum(a @ (excess @ b), tiny)
-    rounding = 4 * jnp.finfo(cost.dtype).eps * spread
+    spread = jnp.maximum(b @ excess @ a, tiny)
+    rounding = jnp.finfo(cost.dtype).eps * spread
+    nothing = jnp.maximum(16 * rounding, tiny)  # an optimum of zero
 
     def improve(state):
         epsilon, g = state.epsilon, state.model.g + state.step
@@ -161,11 +168,11 @@ def _solve(cost, a, b, start, tolerance, max_iterations):
         size = jnp.max(jnp.abs(newton))
         bend = jnp.max(jnp.abs(tangent)) / epsilon
 
-        small = jnp.where(accept & (size < 1), newton, 0.0)
+        small = jnp.where(accept & (size < 0.5), newton, 0.0)
         duals = model.g + epsilon * small - jnp.where(bend < 10, tangent, 0.0)
         candidate = _Candidate(g, epsilon, small, duals)
         gap, value, biased = _certificate(problem, share, candidate)
-        relative = gap / jnp.maximum(value, rounding)
+        relative = gap / jnp.maximum(jnp.abs(value), nothing)
         better = relative < state.gap
         best = jax.tree.map(
             lambda new, old: jnp.where(better, new, old), candidate, state.best
@@ -190,7 +197,8 @@ def _solve(cost, a, b, start, tolerance, max_iterations):
             warm=state.warm & ~reached,
             best=best,
             gap=jnp.minimum(relative, state.gap),
-            done=gap <= jnp.maximum(tolerance * value, rounding),
+            done=(gap <= jnp.maximum(tolerance * jnp.abs(value), rounding))
+            | (jnp.abs(value) + gap <= nothing),
         )
 
     def unfinished(state):
@@ -214,23 +222,23 @@ def _solve(cost, a, b, start, tolerance, max_iterations):
     )
     state = jax.lax.while_loop(unfinished, improve, state)
     _, share = _evaluate(problem, state.best.g, state.best.epsilon)
-    plan, out, into = _scaled(_corrected(problem, share, state.best.newton), a, b)
+    plan = _corrected(problem, share, state.best.newton)
+    plan, out, into = _fitted(plan, a, b)
     # c-transforms: feasible everywhere, and not led by points without mass.
-    g = state.best.duals
-    f = jnp.min(jnp.where(b > 0, cost - g, jnp.inf), 1)
-    g = jnp.min(jnp.where(a > 0, cost.T - f, jnp.inf), 1)
-    return plan + out[:, None] * into, f, g, state.gap, state.done
+    f = _least(cost - state.best.duals[:, None], b)
+    g = _least(cost.T - f[:, None], a)
+    return plan + into[:, None] * out, f, g, state.gap, state.done
 
 
 def _evaluate(problem, g, epsilon):
-    """The model at g, and the share [n, m] of each point's mass that each atom gets."""
+    """The model at g, and the share [m, n] of each point's mass that each atom gets."""
     excess, _, a, b = problem
-    profit = jnp.where(b > 0, g - excess, 0.0)
-    share = jax.nn.softmax(profit / epsilon + jnp.log(b), axis=1)
-    plan = a[:, None] * share
-    arrives = plan.sum(0)
-    drift = jnp.sum(plan * (profit - jnp.sum(share * profit, 1, keepdims=True)), 0)
-    shared = jnp.matmul(plan.T, share, precision=jax.lax.Precision.HIGHEST)
+    profit = jnp.where(b[:, None] > 0, g[:, None] - excess, 0.0)
+    share = jax.nn.softmax(profit / epsilon + jnp.log(b)[:, None], axis=0)
+    plan = share * a
+    arrives = plan.sum(1)
+    drift = jnp.sum(plan * (profit - jnp.sum(share * profit, 0)), 1)
+    shared = jnp.matmul(plan, share.T, precision=jax.lax.Precision.HIGHEST)
     return _Model(g, b - arrives, drift, jnp.diag(arrives) - shared), share
 
 
@@ -259,32 +267,36 @@ def _directions(problem, model, ridge):
 def _certificate(problem, share, candidate):
     """(gap, cost, the part of the gap that the marginals do not cause)."""
     excess, offset, a, b = problem
-    duals = candidate.duals
-    worst = jnp.max(jnp.where(b > 0, duals - excess, -jnp.inf), 1, keepdims=True)
-    slack = jnp.where(b > 0, worst - (duals - excess), 0.0)
+    above = excess - candidate.duals[:, None]
+    slack = jnp.where(b[:, None] > 0, above - _least(above, b), 0.0)
     plan = _corrected(problem, share, candidate.newton)
     before = jnp.sum(plan * slack)
-    plan, out, into = _scaled(plan, a, b)
-    gap = jnp.sum(plan * slack) + out @ (slack @ into)
-    value = jnp.sum(plan * excess) + out @ (excess @ into) + offset
+    plan, out, into = _fitted(plan, a, b)
+    gap = jnp.sum(plan * slack) + into @ slack @ out
+    value = jnp.sum(plan * excess) + into @ excess @ out + offset
     return gap, value, before
 
 
 def _corrected(problem, share, newton):
-    """The plan after a Newton step on the duals, to first order in the step."""
-    change = newton - (share @ newton)[:, None]
-    return problem.a[:, None] * share * jnp.maximum(1 + change, 0)
+    """The plan after a Newton step on the duals, to first order in the step.
+
+    No step is longer than 1/2, so that no entry becomes negative.
+    """
+    return problem.a * share * (1 + newton[:, None] - newton @ share)
 
 
-def _scaled(plan, a, b):
-    """Takes away what is too much; `out` x `into` is the rank-one plan of the rest."""
-    arrives = plan.sum(0)
-    plan = plan * jnp.minimum(1, b / jnp.where(arrives > 0, arrives, 1))
-    leaves = plan.sum(1)
-    plan = plan * jnp.minimum(1, a / jnp.where(leaves > 0, leaves, 1))[:, None]
-    out = jnp.maximum(a - plan.sum(1), 0)
-    into = jnp.maximum(b - plan.sum(0), 0)
+def _fitted(plan, a, b):
+    """Takes away what is too much; `into` x `out` is the rank-one plan of the rest."""
+    arrives = plan.sum(1)
+    plan = plan * jnp.minimum(1, b / jnp.where(arrives > 0, arrives, 1))[:, None]
+    out = jnp.maximum(a - plan.sum(0), 0)
+    into = jnp.maximum(b - plan.sum(1), 0)
     return plan, out, into / jnp.maximum(into.sum(), jnp.finfo(plan.dtype).tiny)
+
+
+def _least(cost, mass):
+    """For each column the smallest cost of the rows with mass."""
+    return jnp.min(jnp.where(mass[:, None] > 0, cost, jnp.inf), 0)
 
 
 def _l1(x):

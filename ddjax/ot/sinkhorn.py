@@ -143,7 +143,7 @@ def sinkhorn(
     rows, columns = plan.sum(1), plan.sum(0)
     primal = total + _penalty(rows, a, rho_a) + _penalty(columns, b, rho_b)
     dual = _dual(a, f, rho_a) + _dual(b, g, rho_b)
-    gap = (primal - dual) / jnp.maximum(primal, jnp.finfo(dtype).tiny)
+    gap = (primal - dual) / jnp.maximum(jnp.abs(primal), jnp.finfo(dtype).tiny)
     row_error = jnp.abs(rows - _target(a, epsilon * u, rho_a)).sum()
     column_error = jnp.abs(columns - _target(b, epsilon * v, rho_b)).sum()
     error = (slack_a is None) * row_error + (slack_b is None) * column_error

@@ -22,7 +22,7 @@ class Transport(NamedTuple):
     g: jax.Array  # [m], cost units
     cost: jax.Array  # scalar <C, plan>
     objective: jax.Array  # scalar: what was minimised, the cost and its regularisers
-    gap: jax.Array  # scalar, (cost - a.f - b.g) / cost: how far from optimal, at most
+    gap: jax.Array  # scalar, (cost - a.f - b.g) / |cost|: how far from optimal, at most
     error: jax.Array  # scalar, L1 distance of the plan's marginals from a and b
     converged: jax.Array  # bool
 
