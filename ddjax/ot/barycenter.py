@@ -123,7 +123,7 @@ def barycenter(
         y, w, converged = _alternate(x, a, y, *options)
         cost = squared_euclidean(x, y)
         if weights == "voronoi":
-            return Barycenter(y + centre, w, a @ jnp.min(cost, 1), converged)
+            return Barycenter(y + centre, w, jnp.sum(a * jnp.min(cost, 1)), converged)
         y = newton_step(lp(cost, a, w).plan, x, y)  # the last one is exact
         cost = lp(squared_euclidean(x, y), a, w).cost
         return Barycenter(y + centre, w, cost, converged)
@@ -150,7 +150,8 @@ def _alternate(x, a, y, weights, solver, iterations, weight_steps, tolerance):
             transport = solver(cost, a, w, start=g)
             plan, g, value = transport.plan, transport.g, transport.cost
         moved = newton_step(plan, x, ahead)
-        value -= plan.sum(0) @ jnp.sum((moved - ahead) ** 2, 1)  # of the same plan
+        gain = jnp.sum(plan.sum(0)[:, None] * (moved - ahead) ** 2)  # of the same plan
+        value = value - gain
         # As far again as the last time; the first time says nothing.
         ahead = jnp.where(count > 0, 2 * moved - y, moved)
         if weights != "uniform":  # equal masses leave no atom without

@@ -147,7 +147,13 @@ class _State(NamedTuple):
     done: jax.Array  # bool
 
 
-def _solve(cost, a, b, start, tolerance, max_iterations):
+def _solve(*problem):
+    """See `_follow`. Products in TF32 or bfloat16 would certify only three digits."""
+    with jax.default_matmul_precision("highest"):
+        return _follow(*problem)
+
+
+def _follow(cost, a, b, start, tolerance, max_iterations):
     """(plan [m, n], f [n], g [m], relative gap, converged)."""
     m, tiny = len(cost), jnp.finfo(cost.dtype).tiny
     lowest = _least(cost, b)
@@ -238,8 +244,8 @@ def _evaluate(problem, g, epsilon):
     plan = share * a
     arrives = plan.sum(1)
     drift = jnp.sum(plan * (profit - jnp.sum(share * profit, 0)), 1)
-    shared = jnp.matmul(plan, share.T, precision=jax.lax.Precision.HIGHEST)
-    return _Model(g, b - arrives, drift, jnp.diag(arrives) - shared), share
+    curvature = jnp.diag(arrives) - plan @ share.T
+    return _Model(g, b - arrives, drift, curvature), share
 
 
 def _is_better(new, old, step):

@@ -33,7 +33,7 @@ def subgradient_weights(
     Returns:
       [m], non-negative, sum 1. The optimum is `voronoi_masses(cost, a)`.
     """
-    optimum = a @ jnp.min(cost, 1)
+    optimum = jnp.sum(a * jnp.min(cost, 1))
 
     def step(_, carry):
         w, best, lowest, g = carry
