@@ -99,9 +99,8 @@ def barycenter(
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from ddjax import ot
       >>> x = jnp.array([[0.0], [0.1], [5.0], [5.1]])
-      >>> atoms = ot.barycenter(jax.random.key(0), x, 2)
+      >>> atoms = barycenter(jax.random.key(0), x, 2)
       >>> [round(float(y), 2) for y in sorted(atoms.points[:, 0])]
       [0.05, 5.05]
     """

@@ -50,9 +50,8 @@ def lp(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from ddjax import ot
       >>> cost = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-      >>> transport = ot.lp(cost, jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75]))
+      >>> transport = lp(cost, jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75]))
       >>> float(transport.cost)
       0.25
     """

@@ -71,9 +71,8 @@ def semidual(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from ddjax import ot
       >>> cost = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-      >>> found = ot.semidual(cost, jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75]))
+      >>> found = semidual(cost, jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75]))
       >>> round(float(found.cost), 3), bool(found.converged)
       (0.25, True)
     """
