@@ -95,6 +95,7 @@ def base():
         "layout": "classes",
         "crop_scale": (1.0, 1.0),  # 8x8 pixels leave nothing to crop
         "jitter": 0,
+        "match": "atoms",  # "mean": only the mean of each class, the linear MMD
         "bn_weight": 10.0,
         "ce_weight": 1.0,
     }

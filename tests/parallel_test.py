@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ddjax import parallel
+from ddjax.ot.host import on_host
 
 
 def step(state, index, shared, private):
@@ -104,3 +105,76 @@ class TestGroups:
 
 def test_device_count_is_the_fake_one():
     assert parallel.device_count() == 2
+
+
+@pytest.fixture(params=["cpu", "accelerator"])
+def place(request, monkeypatch):
+    """One at a time on each core, or three side by side."""
+    if request.param == "accelerator":
+        monkeypatch.setattr(parallel, "is_cpu", lambda: False)
+        monkeypatch.setattr(parallel, "_SIDE_BY_SIDE", 3)
+    return request.param
+
+
+class TestMapped:
+    def load(self, i):
+        return np.full(2, i, np.float32), np.int32(i + 1)
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7])
+    def test_is_a_loop(self, place, count):
+        def solve(x, y):
+            return {"sum": x.sum() * y, "both": (x, jnp.sin(y))}
+
+        found = parallel.mapped(solve, self.load, count)
+        rows = [solve(*map(jnp.asarray, self.load(i))) for i in range(count)]
+        wanted = jax.tree.map(lambda *x: np.stack(x), *rows)
+        chex.assert_trees_all_close(found, wanted, rtol=1e-6)
+        chex.assert_trees_all_equal_shapes_and_dtypes(found, wanted)
+        assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(found))
+
+    def test_compiles_once(self, place):
+        traces = []
+
+        def solve(x, y):
+            traces.append(1)
+            return x * y
+
+        for _ in range(2):
+            parallel.mapped(solve, self.load, 7)
+        assert len(traces) == 1
+
+    def test_tells_how_many_are_done(self, place):
+        seen = []
+        parallel.mapped(lambda x, y: x * y, self.load, 7, seen.append)
+        assert seen == ([3, 6, 7] if place == "accelerator" else [*range(1, 8)])
+
+    def test_loads_each_once_on_a_cpu(self):
+        seen = []
+
+        def load(i):
+            seen.append(i)
+            return self.load(i)
+
+        parallel.mapped(lambda x, y: x * y, load, 7)
+        assert seen[0] == 0 and sorted(seen) == [*range(7)]
+
+    @pytest.mark.parametrize("broken", [0, 4])
+    def test_what_goes_wrong_in_a_load_is_raised(self, place, broken):
+        def load(i):
+            if i == broken:
+                raise OSError(f"no file {i}")
+            return self.load(i)
+
+        with pytest.raises(OSError, match=f"no file {broken}"):
+            parallel.mapped(lambda x, y: x * y, load, 7)
+
+    def test_host_functions_run_on_all_threads(self, place):
+        """As the exact transport does: none waits for another."""
+
+        def solve(x, y):
+            shape = jax.ShapeDtypeStruct((200, 200), np.float32)
+            large = jnp.zeros((200, 200)) + x[0] * y
+            return on_host(lambda z: (z + 1,), (shape,), large)[0].mean()
+
+        found = parallel.mapped(solve, self.load, 12)
+        np.testing.assert_allclose(found, [i * (i + 1) + 1 for i in range(12)])

@@ -1,11 +1,15 @@
 """Class statistics against direct computation and golden value C."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ddjax import data, ot, stats
+from ddjax.ot.mmd import mmd_atoms
+from ddjax.ot.sliced import sliced_barycenter
 from ddjax.types import Moments
 
 
@@ -88,6 +92,71 @@ def test_one_atom_per_class_is_the_class_mean(tiny_data):
         np.testing.assert_allclose(
             found.points[k, 0], features[rows].mean(0), atol=1e-6
         )
+
+
+FIND = {
+    "barycenter": ot.barycenter,
+    "k-means": functools.partial(ot.barycenter, weights="voronoi", init="k-means++"),
+}
+
+
+@pytest.mark.parametrize("name", FIND)
+def test_atoms_are_those_found_for_each_class_alone(tiny_data, name):
+    """With keys that are those of the labels."""
+    features = np.random.default_rng(0).normal(size=(15, 6)).astype(np.float32)
+    key = jax.random.key(0)
+    found = stats.barycenters(key, features, tiny_data, 2, find=FIND[name])
+    rows = data.class_slices(tiny_data)[2]  # the largest: it needs no padding
+    x, a = features[rows], np.full(6, 1 / 6, np.float32)
+    key = jax.random.fold_in(key, 2)
+    alone = jax.jit(lambda key, x: FIND[name](key, x, 2, a=a))(key, x)
+    np.testing.assert_allclose(found.points[2], alone.points, atol=1e-4)
+    np.testing.assert_allclose(found.weights[2], alone.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        functools.partial(sliced_barycenter, projections=6, iterations=5),
+        functools.partial(mmd_atoms, iterations=2),
+    ],
+    ids=["sliced", "mmd"],
+)
+def test_other_functions_find_atoms_within_their_class_too(tiny_data, find):
+    features = np.random.default_rng(0).random((15, 6), np.float32)
+    features += 10 * tiny_data.labels[:, None]
+    done = []
+    found = stats.barycenters(
+        jax.random.key(0), features, tiny_data, 2, find=find, observe=done.append
+    )
+    assert done == [1, 2, 3]
+    assert found.points.shape == (3, 2, 6) and np.all(found.weights == 0.5)
+    for k, rows in enumerate(data.class_slices(tiny_data)):
+        assert (found.points[k] >= features[rows].min(0) - 0.2).all()
+        assert (found.points[k] <= features[rows].max(0) + 0.2).all()
+
+
+@pytest.mark.parametrize("name", ["barycenter", "k-means"])
+def test_atoms_of_a_class_do_not_depend_on_the_others(tiny_data, name):
+    """Not even by the padding, which is that of the largest."""
+    features = np.random.default_rng(0).normal(size=(15, 6)).astype(np.float32)
+    fewer = tiny_data._replace(
+        images=tiny_data.images[:9],
+        labels=tiny_data.labels[:9],
+        info=tiny_data.info._replace(classes=("a", "b")),
+    )
+    key, find = jax.random.key(0), FIND[name]
+    of_all = stats.barycenters(key, features, tiny_data, 2, find=find)
+    of_two = stats.barycenters(key, features[:9], fewer, 2, find=find)
+    np.testing.assert_allclose(of_two.points, of_all.points[:2], atol=1e-4)
+    np.testing.assert_allclose(of_two.cost, of_all.cost[:2], rtol=1e-4)
+
+
+def test_refuses_features_that_are_not_finite(tiny_data):
+    features = np.zeros((15, 6), np.float32)
+    features[5, 2] = np.inf
+    with pytest.raises(ValueError, match="features of class 'b' have NaN or infinite"):
+        stats.barycenters(jax.random.key(0), features, tiny_data, 2)
 
 
 def test_refuses_more_images_than_the_smallest_class_has(tiny_data):

@@ -33,13 +33,15 @@ def k_means_plus_plus(
 
     def draw(i, carry):
         y, nearest = carry
-        masses = jnp.where(nearest.max() > 0, a * nearest, a)  # of the first: a
+        costs = a * nearest
+        masses = jnp.where(costs.max() > 0, costs, a)  # of the first: a
         key_i = jax.random.fold_in(key, i)
         point = x[jax.random.categorical(key_i, jnp.log(masses))]
         distance = jnp.sum((x - point) ** 2, 1)
         nearest = jnp.where(i == 0, distance, jnp.minimum(nearest, distance))
         return y.at[i].set(point), nearest
 
+    x, a = jnp.asarray(x), jnp.asarray(a)
     first = jnp.zeros((size, x.shape[1]), x.dtype), jnp.zeros(len(x), x.dtype)
     return jax.lax.fori_loop(0, size, draw, first)[0]
 

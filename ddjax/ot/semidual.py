@@ -99,6 +99,7 @@ def semidual(
     value = jnp.sum(plan * fixed)
     error = jnp.abs(plan.sum(1) - a).sum() + jnp.abs(plan.sum(0) - b).sum()
     value = envelope(value, plan, (f, g), cost, (a, b))
+    converged = converged & jnp.isfinite(value)
     return Transport(plan, f, g, value, value, gap, error, converged)
 
 
@@ -125,11 +126,13 @@ class _Model(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """A plan and feasible duals, by what they are made from in O(n m)."""
+    """A plan and feasible duals.
 
-    g: jax.Array  # [m]
-    epsilon: jax.Array
-    newton: jax.Array  # [m], the step from g to the maximiser, in units of epsilon
+    The plan is kept: made again from g, at small epsilon, its exponentials would be
+    rounded another way, by more than the gap that was certified.
+    """
+
+    plan: jax.Array  # [m, n], nearly of the right marginals
     duals: jax.Array  # [m], the prediction for epsilon = 0
 
 
@@ -175,8 +178,8 @@ def _follow(cost, a, b, start, tolerance, max_iterations):
 
         small = jnp.where(accept & (size < 0.5), newton, 0.0)
         duals = model.g + epsilon * small - jnp.where(bend < 10, tangent, 0.0)
-        candidate = _Candidate(g, epsilon, small, duals)
-        gap, value, biased = _certificate(problem, share, candidate)
+        candidate = _Candidate(_corrected(problem, share, small), duals)
+        gap, value, biased = _certificate(problem, candidate)
         relative = gap / jnp.maximum(jnp.abs(value), nothing)
         better = relative < state.gap
         best = jax.tree.map(
@@ -211,7 +214,7 @@ def _follow(cost, a, b, start, tolerance, max_iterations):
         return going & jnp.isfinite(state.epsilon)
 
     zero, infinity = jnp.zeros(m, cost.dtype), jnp.array(jnp.inf, cost.dtype)
-    g = zero if start is None else jnp.where(b > 0, start - b @ start, 0.0)
+    g = zero if start is None else _feasible(problem, start)
     epsilon = jnp.maximum((_COLD if start is None else _WARM) * spread, tiny)
     state = _State(
         count=jnp.array(0),
@@ -221,17 +224,16 @@ def _follow(cost, a, b, start, tolerance, max_iterations):
         ridge=jnp.array(1e-3, cost.dtype),
         fresh=jnp.array(True),
         warm=jnp.array(True),
-        best=_Candidate(g, epsilon, zero, g),
+        best=_Candidate(b[:, None] * a, g),
         gap=infinity,
         done=jnp.array(False),
     )
     state = jax.lax.while_loop(unfinished, improve, state)
-    _, share = _evaluate(problem, state.best.g, state.best.epsilon)
-    plan = _corrected(problem, share, state.best.newton)
-    plan, out, into = _fitted(plan, a, b)
+    plan, out, into = _fitted(state.best.plan, a, b)
     # c-transforms: feasible everywhere, and not led by points without mass.
     f = _least(cost - state.best.duals[:, None], b)
     g = _least(cost.T - f[:, None], a)
+    f = jnp.where(a > 0, f, jnp.min(cost - g[:, None], 0))
     return plan + into[:, None] * out, f, g, state.gap, state.done
 
 
@@ -245,6 +247,14 @@ def _evaluate(problem, g, epsilon):
     drift = jnp.sum(plan * (profit - jnp.sum(share * profit, 0)), 1)
     curvature = jnp.diag(arrives) - plan @ share.T
     return _Model(g, b - arrives, drift, curvature), share
+
+
+def _feasible(problem, g):
+    """The c-transform of the c-transform: never worse, and no wider than the costs."""
+    excess, _, a, b = problem
+    f = _least(excess - g[:, None], b)
+    g = jnp.where(b > 0, _least(excess.T - f[:, None], a), 0.0)
+    return jnp.where(b > 0, g - b @ g, 0.0)
 
 
 def _is_better(new, old, step):
@@ -269,12 +279,12 @@ def _directions(problem, model, ridge):
     return (both - b @ both).T
 
 
-def _certificate(problem, share, candidate):
+def _certificate(problem, candidate):
     """(gap, cost, the part of the gap that the marginals do not cause)."""
     excess, offset, a, b = problem
-    above = excess - candidate.duals[:, None]
+    plan, duals = candidate
+    above = excess - duals[:, None]
     slack = jnp.where(b[:, None] > 0, above - _least(above, b), 0.0)
-    plan = _corrected(problem, share, candidate.newton)
     before = jnp.sum(plan * slack)
     plan, out, into = _fitted(plan, a, b)
     gap = jnp.sum(plan * slack) + into @ slack @ out

@@ -18,8 +18,8 @@ def subgradient_weights(
 
         w <- Proj_simplex( w - g (W(a, w) - W*) / ||g||^2 ),   g the dual of the atoms
 
-    The dual is a subgradient of w -> W(a, w) (Cuturi and Doucet 2014, Algorithm 1), and
-    as its mean is zero it lies in the simplex's plane. The step is Polyak's: for fixed atoms the
+    The dual is a subgradient of w -> W(a, w) (Cuturi and Doucet 2014, Algorithm 1); less
+    its mean it lies in the simplex's plane. The step is Polyak's: for fixed atoms the
     optimum is known, W* = sum_i a_i min_j C_ij. The best weights met are returned.
     WMDD's code takes entropic steps of a fixed size, oscillates, and returns the last.
 
@@ -41,8 +41,9 @@ def subgradient_weights(
         excess = transport.cost - optimum
         best = jnp.where(excess < lowest, w, best)
         g = transport.g
-        squares = jnp.maximum(jnp.sum(g * g), jnp.finfo(g.dtype).tiny)
-        moved = w - jnp.maximum(excess, 0.0) / squares * g
+        slope = g - g.mean()  # atoms without mass have a price too
+        squares = jnp.maximum(jnp.sum(slope * slope), jnp.finfo(g.dtype).tiny)
+        moved = w - jnp.maximum(excess, 0.0) / squares * slope
         projected = optax.projections.projection_simplex(moved)
         return projected, best, jnp.minimum(excess, lowest), g
 
