@@ -116,10 +116,14 @@ def barycenter(classes: int = 10, rounds: int = 1):
 
 
 def many_classes(classes: int, atoms: int):
-    """The barycenters of many classes of uneven sizes, once, each side in a process.
+    """The barycenters of classes of uneven sizes: a hundredth, a tenth, and all."""
+    for count in (classes // 100, classes // 10, classes):
+        if count:
+            yield _many_classes(count, atoms)
 
-    So that each has its own peak of memory.
-    """
+
+def _many_classes(classes, atoms):
+    """Each side once, in a process of its own, which has its own peak of memory."""
     command = [sys.executable, "-m", "benchmarks.ot", "--alone"]
     sides = {}
     for side in ("POT", "semidual 1e-2"):
@@ -127,7 +131,7 @@ def many_classes(classes: int, atoms: int):
         ended = subprocess.run(command + asked, check=True, stdout=subprocess.PIPE)
         sides[side] = json.loads(ended.stdout.splitlines()[-1])
     theirs, ours = sides.values()
-    yield {
+    return {
         "part": "classes",
         "points": "732-1300",
         "atoms": atoms,
@@ -226,18 +230,21 @@ def _alone(name, classes, atoms):
 
 
 def growth(records: list[dict]) -> list[str]:
-    """How the seconds of a barycenter grow: exponents of points and atoms."""
-    rows = [r for r in records if r["part"] == "barycenter"]
+    """How the seconds of all classes grow: exponents of what the records vary."""
     lines = []
-    for solver in sorted({r["solver"] for r in rows}):
-        mine = [r for r in rows if r["solver"] == solver]
-        if len(mine) < 4:
-            continue
+    for solver in dict.fromkeys(r["solver"] for r in records):
+        mine = [r for r in records if r["solver"] == solver]
+        varied = [
+            name
+            for name in ("points", "atoms", "classes")
+            if len({r[name] for r in mine}) > 1
+        ]
         for side, field in ((solver, "seconds"), ("POT", "pot_seconds")):
-            design = [[1, np.log(r["points"]), np.log(r["atoms"])] for r in mine]
-            seconds = [np.log(r[field]) for r in mine]
-            _, by_n, by_m = np.linalg.lstsq(design, seconds, rcond=None)[0]
-            lines.append(f"{side}: seconds ~ points^{by_n:.1f} atoms^{by_m:.1f}")
+            design = [[1, *(np.log(r[name]) for name in varied)] for r in mine]
+            seconds = [np.log(r[field] * r["classes"]) for r in mine]
+            _, *powers = np.linalg.lstsq(design, seconds, rcond=None)[0]
+            terms = (f"{name}^{power:.2f}" for name, power in zip(varied, powers))
+            lines.append(f"{side}: seconds ~ {' '.join(terms)}")
     return list(dict.fromkeys(lines))
 
 

@@ -1,4 +1,4 @@
-"""The README's library example runs, and its commands are the ones CI uses."""
+"""The README's examples run, and its commands are the ones CI uses."""
 
 import pathlib
 import re
@@ -6,15 +6,22 @@ import re
 import numpy as np
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+PIPELINE, TRANSPORT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_library_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
-    exec(code, names)  # noqa: S102
+    exec(PIPELINE, names)  # noqa: S102
     assert set(names["metrics"]) == {"loss", "feature", "cross_entropy", "batch_norm"}
     assert np.isfinite(float(names["metrics"]["loss"]))
     assert names["state"].images.shape == (100, 8, 8, 1)
+
+
+def test_transport_example_runs():
+    names = {}
+    exec(TRANSPORT, names)  # noqa: S102
+    assert names["pull"].shape == (300, 64) and np.isfinite(names["pull"]).all()
+    assert names["atoms"].points.shape == (10, 64)
 
 
 def test_commands_are_there():

@@ -62,6 +62,13 @@ def voronoi_masses(cost: jax.Array, a: jax.Array) -> jax.Array:
 
     Returns:
       [m].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> cost = jnp.array([[0.0, 9.0], [1.0, 4.0], [9.0, 0.0]])
+      >>> mass = jnp.array([0.25, 0.25, 0.5])
+      >>> [float(w) for w in voronoi_masses(cost, mass)]
+      [0.5, 0.5]
     """
     return nearest_plan(cost, a).sum(0)
 
