@@ -18,6 +18,16 @@ flags.FLAGS.mark_as_parsed()
 program.enable_compile_cache()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Frees the programs of each file: each takes some fifteen memory maps.
+
+    A process may have 65,530 (Linux's default); the compiler crashes at the next.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
