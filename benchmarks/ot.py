@@ -1,6 +1,6 @@
 """Transport and barycenters of feature clouds, beside POT, as ratios of one run.
 
-    python -m benchmarks.ot                    # all; about half an hour on two cores
+    python -m benchmarks.ot                    # all; about four minutes on two cores
     python -m benchmarks.ot transport          # or only some of the parts
     python -m benchmarks.ot barycenter
     python -m benchmarks.ot classes --classes=1000 --atoms=10

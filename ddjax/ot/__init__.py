@@ -27,7 +27,7 @@ Liu et al., "Dataset Distillation via the Wasserstein Metric" (WMDD, ICCV 2025)
       as written (learned weights)                       weights="learned", or in
                                                          closed form "voronoi"
       as coded for learned weights                       `reference_barycenter`
-    the faster, sliced variant                         `sliced_barycenter`
+    the sliced variant (not faster here: see there)    `sliced_barycenter`
     MMD in the place of transport (its Figure 4)       `mmd_atoms`; of means alone,
                                                          `losses.mean_distance`
     || F - B ||, features against their atoms          `losses.barycenter_distance`

@@ -52,8 +52,8 @@ def barycenter(
     and ends lower. Weights:
 
       * "uniform": w_j = 1 / size. What WMDD's released runs use.
-      * "learned": projected subgradient on the duals of the exact transport (their
-        Algorithm 1), the WMDD paper's way; see `subgradient_weights`.
+      * "learned": projected subgradient on the duals of the transport (their Algorithm
+        1; exact with `ot.lp`), the WMDD paper's way; see `subgradient_weights`.
       * "voronoi": the masses of the Voronoi cells, which is where "learned"
         converges to, in closed form: k-means.
 
