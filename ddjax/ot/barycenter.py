@@ -90,8 +90,8 @@ def barycenter(
       units; exact) and converged.
 
     Raises:
-      ValueError: more atoms than points, unknown `weights` or `init`, features that
-        are not finite, masses that are no measure.
+      ValueError: more atoms than points, unknown `weights` or `init`, no restart,
+        features that are not finite, masses that are no measure.
 
     Reference: M. Cuturi and A. Doucet, "Fast Computation of Wasserstein Barycenters",
       ICML 2014, https://arxiv.org/abs/1310.4375; H. Liu et al., ICCV 2025,
@@ -110,6 +110,8 @@ def barycenter(
         )
     if init not in INITS:
         raise ValueError(f"unknown init {init!r}; known: {', '.join(INITS)}.")
+    if restarts < 1:
+        raise ValueError(f"restarts must be at least 1; got {restarts}.")
     x, a = measure("x", x, a)
     check_size(x, size)
 

@@ -294,6 +294,7 @@ REFUSED = {
     "0 atoms for 60 points": {"size": 0},
     "unknown barycenter weights 'best'; known: uniform, learned": {"weights": "best"},
     "unknown init 'grid'; known: data, k-means": {"init": "grid"},
+    "restarts must be at least 1; got 0": {"restarts": 0},
     "the masses of x must be non-negative": {"a": -_equal(60)},
     "the masses of x .* from nan": {"a": _equal(60) * np.nan},
     r"x must be points .* \(60, 8\) and \(59,\)": {"a": _equal(59)},
