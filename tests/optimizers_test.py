@@ -1,5 +1,7 @@
 """Optimisers against PyTorch's recurrences, written out in float64."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -143,18 +145,22 @@ class TestDecayed:
 
     def test_resnet18_decays_exactly_its_kernels(self):
         names, decayed = self.decayed_names("resnet18")
-        wanted = {"Conv_0/kernel", "Dense_0/kernel"}
-        for block in range(8):
-            convolutions = 3 if block in (2, 4, 6) else 2  # a shortcut of its own
-            wanted |= {
-                f"BasicBlock_{block}/Conv_{i}/kernel" for i in range(convolutions)
-            }
+        wanted = {"conv1/kernel", "fc/kernel"}
+        for block in itertools.product("1234", "01"):
+            name = "layer{}.{}".format(*block)
+            wanted |= {f"{name}/conv1/kernel", f"{name}/conv2/kernel"}
+            if block in {("2", "0"), ("3", "0"), ("4", "0")}:
+                wanted.add(f"{name}/downsample.0/kernel")
         assert decayed == wanted
         assert len(decayed) == 21 and len(names) == 62  # torch: 62 tensors, 21 of them
 
     def test_convnet_s_biases_and_norms_are_left_alone(self):
         _, decayed = self.decayed_names("convnet", depth=2, norm="instance")
-        assert decayed == {"Conv_0/kernel", "Conv_1/kernel", "Dense_0/kernel"}
+        assert decayed == {
+            "features.0/kernel",
+            "features.4/kernel",
+            "classifier/kernel",
+        }
 
     def test_vectors_called_kernel_are_left_alone(self):
         params = {"a": {"kernel": jnp.zeros(3)}, "b": {"bias": jnp.zeros((3, 3))}}

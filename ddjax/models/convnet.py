@@ -44,7 +44,9 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         moments, running = [], []
-        for _ in range(self.depth):
+        for block in range(self.depth):
+            # A block of the reference has four layers: ReLU and pooling count too.
+            conv, norm = f"features.{4 * block}", f"features.{4 * block + 1}"
             x = layers.conv(
                 self.width,
                 3,
@@ -52,16 +54,18 @@ class ConvNet(nn.Module):
                 init=self.initializer,
                 in_features=x.shape[-1],
                 hook=self.conv,
+                name=conv,
             )(x)
             if self.norm == "batch":
-                x, seen, stored = layers.BatchNorm()(x, train)
+                x, seen, stored = layers.BatchNorm(name=norm)(x, train)
                 moments.append(seen)
                 running.append(stored)
             else:
-                x = layers.instance_norm()(x)
+                x = layers.instance_norm(name=norm)(x)
             x = nn.avg_pool(nn.relu(x), (2, 2), (2, 2))
         features = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-        logits = layers.dense(self.num_classes, features.shape[-1])(features)
+        head = layers.dense(self.num_classes, features.shape[-1], name="classifier")
+        logits = head(features)
         out = {
             "features": features,
             "moments": tuple(moments),

@@ -76,6 +76,7 @@ def conv(
     init: str = "he",
     in_features: int = 0,
     hook: Callable | None = None,
+    name: str | None = None,
 ) -> nn.Conv:
     """A square convolution with the same explicit padding on both sides.
 
@@ -90,6 +91,7 @@ def conv(
       init: "he" (normal, fan out: torchvision's ResNets) or "torch" (`nn.Conv2d`'s).
       in_features: input channels, which the bias of "torch" depends on.
       hook: stands in for `jax.lax.conv_general_dilated`.
+      name: of the layer in PyTorch's network.
     """
     padding = size // 2 if padding is None else padding
     kernel_init = {
@@ -108,15 +110,17 @@ def conv(
         kernel_init=kernel_init,
         bias_init=bias_init,
         conv_general_dilated=hook,
+        name=name,
     )
 
 
-def dense(features: int, in_features: int) -> nn.Dense:
+def dense(features: int, in_features: int, *, name: str | None = None) -> nn.Dense:
     """A linear layer with `torch.nn.Linear`'s default initialisation."""
     return nn.Dense(
         features,
         kernel_init=_uniform_fan_in(_TORCH),
         bias_init=_uniform_fan_in(_TORCH, in_features),
+        name=name,
     )
 
 
@@ -160,9 +164,13 @@ class BatchNorm(nn.Module):
         return y.astype(x.dtype), moments, before
 
 
-def instance_norm() -> nn.GroupNorm:
+def instance_norm(*, name: str | None = None) -> nn.GroupNorm:
     """InstanceNorm with learned scale and bias: one group per channel."""
-    # The fast variance, E[x^2] - E[x]^2, cancels where the mean is large.
     return nn.GroupNorm(
-        num_groups=None, group_size=1, epsilon=1e-5, use_fast_variance=False
+        num_groups=None,
+        group_size=1,
+        epsilon=1e-5,
+        # The fast variance, E[x^2] - E[x]^2, cancels where the mean is large.
+        use_fast_variance=False,
+        name=name,
     )

@@ -21,15 +21,15 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        def normed(x, size, stride):
-            x = layers.conv(self.features, size, stride, hook=self.conv)(x)
-            return layers.BatchNorm()(x, train)
+        def normed(x, size, stride, conv, norm):
+            x = layers.conv(self.features, size, stride, hook=self.conv, name=conv)(x)
+            return layers.BatchNorm(name=norm)(x, train)
 
-        y, *first = normed(x, 3, self.stride)
-        y, *second = normed(nn.relu(y), 3, 1)
+        y, *first = normed(x, 3, self.stride, "conv1", "bn1")
+        y, *second = normed(nn.relu(y), 3, 1, "conv2", "bn2")
         reports = [first, second]
         if x.shape != y.shape:
-            x, *shortcut = normed(x, 1, self.stride)
+            x, *shortcut = normed(x, 1, self.stride, "downsample.0", "downsample.1")
             reports.append(shortcut)
         return nn.relu(x + y), reports
 
@@ -61,8 +61,8 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         size, stride = (7, 2) if self.stem == "7x7" else (3, 1)
-        x = layers.conv(self.width, size, stride, hook=self.conv)(x)
-        x, *report = layers.BatchNorm()(x, train)
+        x = layers.conv(self.width, size, stride, hook=self.conv, name="conv1")(x)
+        x, *report = layers.BatchNorm(name="bn1")(x, train)
         reports = [report]
         x = nn.relu(x)
         if self.stem == "7x7":
@@ -70,9 +70,12 @@ class ResNet18(nn.Module):
         for stage, blocks in enumerate(_BLOCKS):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x, more = BasicBlock(self.width * 2**stage, stride, self.conv)(x, train)
+                name = f"layer{stage + 1}.{block}"
+                unit = BasicBlock(self.width * 2**stage, stride, self.conv, name=name)
+                x, more = unit(x, train)
                 reports += more
         features = jnp.mean(x, (1, 2))
-        logits = layers.dense(self.num_classes, features.shape[-1])(features)
+        head = layers.dense(self.num_classes, features.shape[-1], name="fc")
+        logits = head(features)
         moments, running = zip(*reports)
         return logits, {"features": features, "moments": moments, "running": running}

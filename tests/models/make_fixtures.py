@@ -94,16 +94,17 @@ def resnet18_shapes():
 
 def convnet_shapes(name, shape):
     shapes, inputs = {}, 3
-    for layer in (1, 2):
-        shapes[f"conv{layer}.weight"] = (WIDTH, inputs, 3, 3)
-        shapes[f"conv{layer}.bias"] = (WIDTH,)
-        norm = norm_shapes(f"bn{layer}", WIDTH)
+    for layer in (0, 4):  # ReLU and pooling are layers 2 and 3
+        shapes[f"features.{layer}.weight"] = (WIDTH, inputs, 3, 3)
+        shapes[f"features.{layer}.bias"] = (WIDTH,)
+        norm = norm_shapes(f"features.{layer + 1}", WIDTH)
         if name == "convnet_instance":
             norm = {key: norm[key] for key in norm if "running" not in key}
         shapes |= norm
         inputs = WIDTH
     features = WIDTH * (shape[0] // 4) * (shape[1] // 4)
-    return shapes | {"fc.weight": (CLASSES, features), "fc.bias": (CLASSES,)}
+    head = {"classifier.weight": (CLASSES, features), "classifier.bias": (CLASSES,)}
+    return shapes | head
 
 
 def norm_shapes(name, width):
@@ -165,13 +166,16 @@ def convnet(x, tensors, train, seen):
     import torch
     from torch.nn import functional
 
-    for layer in (1, 2):
-        kernel, bias = tensors[f"conv{layer}.weight"], tensors[f"conv{layer}.bias"]
+    for layer in (0, 4):
+        name = f"features.{layer}"
+        kernel, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
         x = functional.conv2d(x, kernel, bias, padding=1)
-        x = torch.relu(norm(x, tensors, f"bn{layer}", train, seen))
+        x = torch.relu(norm(x, tensors, f"features.{layer + 1}", train, seen))
         x = functional.avg_pool2d(x, 2)
     features = x.flatten(1)
-    logits = functional.linear(features, tensors["fc.weight"], tensors["fc.bias"])
+    logits = functional.linear(
+        features, tensors["classifier.weight"], tensors["classifier.bias"]
+    )
     return logits, features
 
 

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 
 import chex
 import jax
@@ -32,17 +33,6 @@ FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 CASES = ("resnet18_7x7", "resnet18_3x3", "convnet_batch", "convnet_instance")
 WIDTH, MEAN, STD = 4, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)  # as in make_fixtures.py
 
-# Where a tensor of the ConvNet, or of one block of ResNet-18, lies in flax.
-LAYERS = {
-    "conv1": "Conv_0",
-    "conv2": "Conv_1",
-    "downsample.0": "Conv_2",
-    "bn1": "BatchNorm_0",
-    "bn2": "BatchNorm_1",
-    "downsample.1": "BatchNorm_2",
-    "fc": "Dense_0",
-}
-
 
 def read(name):
     with np.load(FIXTURES / f"{name}.npz") as arrays:
@@ -50,17 +40,14 @@ def read(name):
 
 
 def to_flax(tensors):
-    """Tensors under torchvision's names as flax variables."""
+    """Tensors under PyTorch's names as flax variables: the layers have those names."""
     variables = {"params": {}, "batch_stats": {}}
-    has_running = any("running" in name for name in tensors)
     for name, tensor in tensors.items():
         layer, leaf = name.rsplit(".", 1)
-        path = []
-        if layer.startswith("layer"):  # "layer3.0.conv1" is in the block 2 * 2 + 0
-            stage, block, layer = layer.split(".", 2)
-            path = [f"BasicBlock_{2 * (int(stage[-1]) - 1) + int(block)}"]
-        layer = LAYERS[layer]
-        path.append(layer if has_running else layer.replace("Batch", "Group"))
+        block = re.match(r"layer\d\.\d", layer)  # a module of its own
+        path = [layer]
+        if block:
+            path = [block[0], layer.removeprefix(block[0] + ".")]
         if leaf == "weight":
             leaf = "scale" if tensor.ndim == 1 else "kernel"
         leaf = leaf.removeprefix("running_")
@@ -178,7 +165,7 @@ class TestLayout:
         changed = {**tiny_variables, "batch_stats": stats}
         _, out = tiny_network.apply(changed, jnp.zeros((2, 8, 8, 3)))
         for layer, running in enumerate(out["running"]):
-            wanted = stats[f"BatchNorm_{layer}"]
+            wanted = stats[f"features.{4 * layer + 1}"]
             np.testing.assert_array_equal(running.mean, wanted["mean"])
             np.testing.assert_array_equal(running.var, wanted["var"])
 
@@ -355,18 +342,18 @@ class TestInitialisation:
         assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
     def test_convnet_convolutions_are_torch_s_defaults(self, convnet_params):
-        for layer, fan_in in (("Conv_0", 27), ("Conv_1", 9 * 64)):
+        for layer, fan_in in (("features.0", 27), ("features.4", 9 * 64)):
             self.check_uniform(convnet_params[layer]["kernel"], fan_in**-0.5)
             self.check_uniform(convnet_params[layer]["bias"], fan_in**-0.5)
 
     def test_linear_layer_is_torch_s_default(self, convnet_params):
         fan_in = 64 * 2 * 2
-        self.check_uniform(convnet_params["Dense_0"]["kernel"], fan_in**-0.5)
-        self.check_uniform(convnet_params["Dense_0"]["bias"], fan_in**-0.5)
+        self.check_uniform(convnet_params["classifier"]["kernel"], fan_in**-0.5)
+        self.check_uniform(convnet_params["classifier"]["bias"], fan_in**-0.5)
 
     def test_norms_start_as_identity(self, convnet_params):
-        np.testing.assert_array_equal(convnet_params["BatchNorm_1"]["scale"], 1)
-        np.testing.assert_array_equal(convnet_params["BatchNorm_1"]["bias"], 0)
+        np.testing.assert_array_equal(convnet_params["features.5"]["scale"], 1)
+        np.testing.assert_array_equal(convnet_params["features.5"]["bias"], 0)
 
     def test_he_is_normal_with_fan_out(self, key):
         layer = layers.conv(32, 3, init="he", in_features=64, use_bias=True)
@@ -383,7 +370,7 @@ class TestInitialisation:
         @jax.jit  # compiles two layers only
         def last_layers(key):
             params = network.init(key)["params"]
-            return params["BasicBlock_7"]["Conv_1"], params["Dense_0"]
+            return params["layer4.1"]["conv2"], params["fc"]
 
         conv, head = last_layers(jax.random.key(0))
         std = float(jnp.std(conv["kernel"]))
@@ -395,7 +382,7 @@ class TestInitialisation:
             tiny_network.init(jax.random.key(seed)) for seed in (0, 0, 1)
         )
         chex.assert_trees_all_equal(first, again)
-        kernels = (tree["params"]["Conv_0"]["kernel"] for tree in (first, other))
+        kernels = (tree["params"]["features.0"]["kernel"] for tree in (first, other))
         assert not np.allclose(*kernels)
 
 
