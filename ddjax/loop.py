@@ -21,6 +21,7 @@ def run(
     steps: range,
     *,
     spread: parallel.Spread = parallel.single,
+    feed: Callable | None = None,
     observe: Callable | None = None,
 ):
     """Runs `state, metrics = step(state, index, shared, private)` for every index.
@@ -37,19 +38,22 @@ def run(
       private: arrays of this one (or a stack of them, see `spread`).
       steps: indices still to run, consecutive.
       spread: `parallel.single`, `stacked`, or what `over_devices` gives.
+      feed: `index -> arrays` from the host, for data too large to be `shared`. Then the
+        step takes `(private, arrays)` for `private`, and steps are not fused.
       observe: called as `(done, state, metrics)` after each block; `metrics` has
         shape [..., steps in the block]. It must not keep `state`.
 
     Returns:
       The last state.
     """
-    block = 1 if parallel.is_cpu() else _BLOCK
+    block = 1 if parallel.is_cpu() or feed else _BLOCK
     first = steps.start
     state, shared, private = spread.place((state, shared, private))
     while first < steps.stop:
         length = min(block, steps.stop - first)
         program = _compiled(step, spread, length)
-        state, metrics = program(state, jnp.int32(first), shared, private)
+        own = (private, feed(first)) if feed else private
+        state, metrics = program(state, jnp.int32(first), shared, own)
         first += length
         if observe is not None:
             observe(first, state, metrics)

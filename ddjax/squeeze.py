@@ -10,7 +10,7 @@ from ddjax import losses, optimizers, training
 from ddjax.data import augment, batches
 from ddjax.models import Network
 
-__all__ = ["Recipe", "init", "make_step", "num_steps"]
+__all__ = ["Recipe", "init", "make_step", "make_streamed_step", "num_steps"]
 
 
 class Recipe(NamedTuple):
@@ -38,7 +38,7 @@ def init(key: jax.Array, network: Network, recipe: Recipe, num_examples: int):
 
 @functools.cache
 def make_step(network: Network, recipe: Recipe, num_examples: int):
-    """One step of training, for `loop.run`.
+    """One step of training on images in memory, for `loop.run`.
 
     Cross entropy on randomly cropped and flipped images, learning rate by cosine from
     epoch to epoch.
@@ -55,7 +55,7 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
     Raises:
       ValueError: unknown optimiser.
     """
-    optimizer = _optimizer(recipe, num_examples)
+    learn = _learner(network, recipe, num_examples)
 
     def step(state, index, shared, key):
         images, labels = shared
@@ -67,17 +67,54 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
             batch = augment.random_crop(
                 key_crop, batch, recipe.crop_scale, shared=False
             )
+        return learn(state, key_flip, batch, labels[rows])
+
+    return step
+
+
+@functools.cache
+def make_streamed_step(network: Network, recipe: Recipe, num_examples: int):
+    """The same on batches that `loop.run` is fed, cropped already.
+
+    Args:
+      network: the teacher.
+      recipe: numbers only.
+      num_examples: N.
+
+    Returns:
+      `step(state, index, (), (key, (images [B, H, W, ch] uint8, labels [B])))`
+      `-> (state, {"loss"})`.
+
+    Raises:
+      ValueError: unknown optimiser.
+    """
+    learn = _learner(network, recipe, num_examples)
+
+    def step(state, index, shared, private):
+        del shared
+        key, (images, labels) = private
+        batch = images / jnp.float32(255)
+        return learn(state, jax.random.fold_in(key, index), batch, labels)
+
+    return step
+
+
+def _learner(network: Network, recipe: Recipe, num_examples: int):
+    """`(state, key, images [B, H, W, ch], labels [B]) -> (state, {"loss"})`."""
+    optimizer = _optimizer(recipe, num_examples)
+
+    def learn(state, key_flip, images, labels):
         if recipe.flip:
-            batch = augment.random_flip(key_flip, batch, shared=False)
+            images = augment.random_flip(key_flip, images, shared=False)
 
         def loss(variables):
-            logits, batch_stats = network.apply_train(variables, batch)
-            return losses.cross_entropy(logits, labels[rows]), batch_stats
+            logits, batch_stats = network.apply_train(variables, images)
+            return losses.cross_entropy(logits, labels), batch_stats
 
         state, value = training.update(state, loss, optimizer)
         return state, {"loss": value}
 
-    return step
+    return learn
 
 
 def _optimizer(recipe: Recipe, num_examples: int):

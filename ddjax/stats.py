@@ -46,9 +46,8 @@ def collect(
     slices = data.class_slices(dataset)
     for rows in slices if classes is None else [slices[k] for k in classes]:
         seen = []
-        images = dataset.images[rows]
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
+        for start in range(rows.start, rows.stop, batch_size):
+            batch = dataset.images[start : min(start + batch_size, rows.stop)]
             real = len(batch)
             # Padding keeps one shape, so one program; the padded rows are dropped.
             padding = [(0, batch_size - real)] + [(0, 0)] * (batch.ndim - 1)

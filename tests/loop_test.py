@@ -127,6 +127,30 @@ class TestRun:
         resumed = loop.run(step, half, SHARED, key, range(50, NUM_STEPS))
         chex.assert_trees_all_equal(resumed, whole)
 
+    @pytest.mark.parametrize("done", [0, 41])
+    def test_fed_arrays_are_those_of_the_step(self, is_cpu, done):
+        """As if they had been shared, and each step had taken its own row."""
+        rows = np.random.default_rng(0).normal(size=(NUM_STEPS, 3)).astype(np.float32)
+        asked = []
+
+        def feed(index):
+            asked.append(index)
+            return rows[index]
+
+        def fed(state, index, shared, private):
+            key, row = private
+            return step(state, index, shared * row, key)
+
+        def taking(state, index, shared, private):
+            return step(state, index, SHARED * shared[index], private)
+
+        steps = range(done, NUM_STEPS)
+        key = jax.random.key(0)
+        got = loop.run(fed, start(), SHARED, key, steps, feed=feed)
+        wanted = loop.run(taking, start(), rows, key, steps)
+        np.testing.assert_allclose(got["x"], wanted["x"], rtol=1e-5, atol=1e-6)
+        assert asked == list(steps)
+
     def test_no_steps_give_the_start_back(self, is_cpu):
         observer = Observer()
         state = loop.run(

@@ -101,9 +101,35 @@ class TestStep:
         ]
         assert (np.ptp(losses) > 1e-3) == moves, losses
 
+    def test_streamed_step_learns_from_its_batch_alike(self, tiny_network, shared):
+        recipe = PLAIN._replace(batch_size=15)
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        key = jax.random.key(4)
+        wanted, loss = jax.jit(squeeze.make_step(tiny_network, recipe, 15))(
+            state, 0, shared, key
+        )
+        streamed = jax.jit(squeeze.make_streamed_step(tiny_network, recipe, 15))
+        got, streamed_loss = streamed(state, 0, (), (key, shared))
+        chex.assert_trees_all_close(got, wanted, rtol=1e-3, atol=1e-4)
+        chex.assert_trees_all_close(streamed_loss, loss, rtol=1e-5)
+
+    def test_streamed_images_are_flipped_anew_at_every_step(self, tiny_network, shared):
+        recipe = PLAIN._replace(batch_size=15, flip=True)
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        step = jax.jit(squeeze.make_streamed_step(tiny_network, recipe, 15))
+        losses = [
+            float(step(state, i, (), (jax.random.key(4), shared))[1]["loss"])
+            for i in (0, 1, 2, 0)
+        ]
+        assert len(set(losses)) == 3 and losses[0] == losses[3]
+
     def test_unknown_optimizer_raises(self, tiny_network):
         with pytest.raises(ValueError, match="unknown optimizer 'adam'; known: sgd"):
             squeeze.make_step(tiny_network, PLAIN._replace(optimizer="adam"), 15)
+        with pytest.raises(ValueError, match="unknown optimizer 'adam'; known: sgd"):
+            squeeze.make_streamed_step(
+                tiny_network, PLAIN._replace(optimizer="adam"), 15
+            )
 
 
 class TestTraining:
