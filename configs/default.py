@@ -27,7 +27,15 @@ def base():
     config.save_every_s = 60.0  # seconds between states of unfinished stages
 
     config.data = config_dict.ConfigDict()
-    config.data.name = "digits"
+    config.data.name = "digits"  # embedded; others: python -m launch.prepare
+    config.data.folder = ""  # where prepared sets are; $TFDS_DATA_DIR or TFDS's own
+    config.data.size = 0  # pixels, to resize and crop to; 0: as the images are
+    config.data.memory_gb = 4.0  # a larger set stays on disk and is streamed
+    config.data.workers = 0  # processes that decode a streamed set; 0: threads
+    # What networks subtract from pixels and divide them by, channel by channel: empty
+    # for the training images' own mean and standard deviation.
+    config.data.mean = ()
+    config.data.std = ()
     # Share of the training images kept out of training and scored *instead of* the
     # test split: for choosing any number in this file. 0 for the final scores.
     config.data.holdout = 0.0
@@ -41,8 +49,12 @@ def base():
     }
 
     config.squeeze = config_dict.ConfigDict()
-    config.squeeze.model = dict(convnet)  # "convnet" or "resnet18", and its options
-    config.squeeze.restore = ""  # folder of a finished teacher to use instead
+    config.squeeze.model = dict(convnet)  # a network of ddjax/models, and its options
+    # A teacher to use instead: the folder of a finished one, or a file of weights
+    # (.pth, .safetensors) with a file that names its classes, one a line, in order
+    # ("sorted": this data's classes, in alphabetical order, as in torchvision).
+    config.squeeze.restore = ""
+    config.squeeze.restore_classes = ""
     config.squeeze.optimizer = "sgd"  # "sgd" (with momentum) or "adamw"
     config.squeeze.learning_rate = 0.025  # at the start; cosine to 0, by epoch
     config.squeeze.momentum = 0.9

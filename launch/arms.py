@@ -13,7 +13,7 @@ from ddjax import (
     stats,
     student,
 )
-from launch import atoms, squeeze
+from launch import atoms, inputs
 
 # How a method moves its pixels; what else is in its section are arguments of its loss.
 PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
@@ -21,11 +21,11 @@ PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter"
 
 def check(config) -> None:
     """Refuses what cannot work, before any time is spent."""
-    train, _ = squeeze.load_data(config)
+    train, _ = inputs.load_data(config)
     for ipc in config.recover.ipc:
         stats.check_ipc(ipc, train)
-    teacher = squeeze.build_network(config.squeeze.model, train.info)
-    squeeze.build_network(config.student.model, train.info)
+    teacher = inputs.build_network(config.squeeze.model, train.info)
+    inputs.build_network(config.student.model, train.info)
     for arm in (ours(config), *config.evaluate.against):
         name, _ = split(arm)
         if name in methods.names():

@@ -18,7 +18,17 @@ import numpy as np
 
 from ddjax import checkpoint, metrics, parallel, student
 from ddjax.types import DistilledSet
-from launch import arms, program, progress, recover, relabel, report, squeeze, stats
+from launch import (
+    arms,
+    inputs,
+    program,
+    progress,
+    recover,
+    relabel,
+    report,
+    squeeze,
+    stats,
+)
 
 WHOLE = "whole data"
 
@@ -111,7 +121,7 @@ def _steps(cell) -> int:
 
 def _train(config, workdir, teacher, cell, bar):
     """Trains the students of a cell and writes their records."""
-    network = squeeze.build_network(config.student.model, teacher.train.info)
+    network = inputs.build_network(config.student.model, teacher.train.info)
     distilled, stage = cell.distilled, cell.stages[0]
     soft = relabel.Labels((), None, 0)
     if cell.labels == "soft":

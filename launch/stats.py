@@ -14,7 +14,7 @@ import numpy as np
 
 from ddjax import checkpoint, stats
 from ddjax.types import Barycenter, ClassStats, Moments
-from launch import arms, atoms, program, progress, squeeze
+from launch import arms, atoms, program, progress, squeeze, teachers
 
 _CLASSES = 10  # kept together while the data is looked at
 
@@ -37,7 +37,7 @@ def run(config, workdir) -> None:
             barycenters(config, workdir, teacher, seen, ipc, seed)
 
 
-def collect(config, workdir, teacher: squeeze.Teacher) -> Stats:
+def collect(config, workdir, teacher: teachers.Teacher) -> Stats:
     """Features and class statistics, loaded or made."""
     made_from = {
         "version": 1,
