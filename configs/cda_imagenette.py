@@ -6,8 +6,6 @@ Method:   Z. Yin and Z. Shen, "Dataset Distillation via Curriculum Data Synthesi
 Command:  python -m launch.evaluate --config=configs/cda_imagenette.py
 Hardware: one GPU.
 Expected: not published for ImageNette. Not run here yet.
-
-`data.name` "imagenette" is not in this version: until then only ":quick" runs.
 """
 
 from configs import common, default, wmdd_imagenette

@@ -38,6 +38,9 @@ def _quick(config):
     if config.squeeze.model.name == "resnet18":
         small = {"name": "resnet18", "width": 4, "stem": "3x3"}
     config.data.name = "digits"
+    config.data.size = 0
+    config.data.mean = ()
+    config.data.std = ()
     config.squeeze.model = dict(small)
     config.student.model = dict(small)
     config.squeeze.epochs = 1

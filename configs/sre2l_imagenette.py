@@ -6,8 +6,6 @@ Command:  python -m launch.evaluate --config=configs/sre2l_imagenette.py
 Hardware: one GPU.
 Expected: 20.6 / 54.2 / 80.4 at IPC 1 / 10 / 50, as WMDD's authors measured it in their
           recipe. Not run here yet.
-
-`data.name` "imagenette" is not in this version: until then only ":quick" runs.
 """
 
 from configs import common, default, wmdd_imagenette

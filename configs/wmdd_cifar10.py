@@ -7,7 +7,8 @@ Command:  python -m launch.evaluate --config=configs/wmdd_cifar10.py
 Hardware: one GPU.
 Expected: not published. Not run here yet.
 
-`data.name` "cifar10" is not in this version: until then only ":quick" runs.
+CIFAR-10 is prepared once, by `python -m launch.prepare --name=cifar10`, or from your
+own copy, see the README.
 """
 
 from configs import common, default
