@@ -71,7 +71,7 @@ def read(path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path):
-    import safetensors  # optional
+    import safetensors  # only such files need it
 
     try:
         # jax has taught NumPy the name bfloat16, which safe_open looks up.
@@ -109,11 +109,13 @@ def load(path, variables_like):
       >>> from ddjax import data, models
       >>> network = models.create("convnet", data.load("digits").info, width=4)
       >>> variables = network.init(jax.random.key(0))
-      >>> path = tempfile.mkdtemp() + "/weights.safetensors"
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = f"{folder.name}/weights.safetensors"
       >>> safetensors.save_file(models.to_torch(variables), path)
       >>> loaded = models.load(path, jax.eval_shape(network.init, jax.random.key(0)))
       >>> jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), loaded, variables))
       True
+      >>> folder.cleanup()
     """
     arrays = read(path)
     try:
@@ -179,7 +181,8 @@ def _check(found, wanted):
     extra = [name for name in found if name not in wanted]
     common = [name for name in wanted if name in found]
     other = [n for n in common if not _fits(found[n].shape, wanted[n])]
-    integers = [n for n in common if not np.issubdtype(found[n].dtype, np.floating)]
+    # jnp: NumPy does not count bfloat16.
+    integers = [n for n in common if not jnp.issubdtype(found[n].dtype, jnp.floating)]
     if other and not missing and not extra:
         _check_classes(found, wanted, other)
     texts = [f"{n} {found[n].shape} instead of {wanted[n]}" for n in other]

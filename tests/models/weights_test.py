@@ -83,6 +83,8 @@ def test_types_are_the_networks(path):
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), like)
     loaded = models.load(path, like)
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(loaded))
+    again = weights.from_torch(models.to_torch(loaded), like)
+    jax.tree.map(np.testing.assert_array_equal, again, loaded)
 
 
 def test_embeddings_keep_their_axes():
