@@ -180,7 +180,8 @@ def _check(tensor, name):
     # `count` too: with strides of 0 a small file could fill the memory.
     if count and max(tensor.offset + last + 1, count) > storage.size:
         raise ValueError(
-            f"tensor {name} {shape} reaches outside its storage of {storage.size} numbers"
+            f"tensor {name} {shape} reaches outside its storage of {storage.size} "
+            "numbers, or repeats them"
         )
 
 

@@ -172,7 +172,7 @@ def _torch_shape(path, shape):
     return tuple(shape)
 
 
-# What does not fit ----------------------------------------------------------------------
+# What does not fit --------------------------------------------------------------------
 
 
 def _check(found, wanted):

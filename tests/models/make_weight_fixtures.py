@@ -148,7 +148,7 @@ def plain(tensor):
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-# The twin of the network in weights_test.py ---------------------------------------------
+# The twin of the network in weights_test.py -------------------------------------------
 
 
 def network():

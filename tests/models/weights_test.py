@@ -106,7 +106,7 @@ def test_prefixes_are_stripped_only_from_all(tmp_path):
     assert read("module.a", "b") == {"module.a", "b"}
 
 
-# What does not fit ----------------------------------------------------------------------
+# What does not fit --------------------------------------------------------------------
 
 
 def changed(change):
