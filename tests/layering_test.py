@@ -59,7 +59,8 @@ def test_nothing_imports_the_programs(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_devices_stay_in_their_places(path):
     text, part = path.read_text(), _part(path)
-    if part not in {"checkpoint", "data", "report"}:
+    reads_weights = path == ROOT / "ddjax" / "models" / "weights.py"
+    if part not in {"checkpoint", "data", "report"} and not reads_weights:
         assert "open(" not in text and "pathlib" not in text
     if part != "parallel":
         words = ("pmap(", "jax.devices", "jax.local_device", "jax.device_count")
