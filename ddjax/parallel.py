@@ -20,11 +20,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 __all__ = [
+    "Cost",
     "Spread",
+    "cost",
+    "describe",
     "device_count",
     "groups",
     "is_cpu",
     "mapped",
+    "memory_limit",
     "over_devices",
     "single",
     "stacked",
@@ -162,3 +166,37 @@ _alone = Spread(_unstacked, jax.device_put)
 _one_each = Spread(
     lambda step: jax.pmap(step, in_axes=_AXES, donate_argnums=0), _scatter
 )
+
+
+class Cost(NamedTuple):
+    """What one call of a program takes on each device, as its compiler sees it."""
+
+    flops: float  # of one iteration where it loops
+    memory: int  # bytes: arguments, results and all between them
+
+
+def cost(step: Callable, arguments: tuple, spread: Spread = single) -> Cost:
+    """Compiles a step, without running it.
+
+    Args:
+      step: as a stage writes it.
+      arguments: (state, index, shared, private), arrays or their shapes.
+      spread: how it will run.
+    """
+    program = spread.compile(step).lower(*arguments).compile()
+    sizes = program.memory_analysis()
+    memory = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+    memory += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return Cost(float(program.cost_analysis().get("flops", 0)), int(memory))
+
+
+def memory_limit() -> int:
+    """Bytes that programs may take on one device; on a CPU, the machine's memory."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(stats.get("bytes_limit", machine))
+
+
+def describe() -> str:
+    """The devices, for people."""
+    return f"{device_count()} x {jax.local_devices()[0].device_kind}"
