@@ -1,0 +1,143 @@
+"""Encoded images to pixels, and to the size that a network takes, by Pillow.
+
+The pixels are torchvision's: its folders of images are read by Pillow too, and its
+`Resize` and `CenterCrop` of a Pillow image are the functions below. Two habits of
+faster readers are therefore left alone: the EXIF orientation is not applied (the image
+stays as it is stored, as in torchvision), and a large JPEG is not decoded at a fraction
+of its size.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+
+__all__ = ["crop_and_resize", "decode", "measure", "resize_and_crop"]
+
+# What Pillow and its plugins raise at bytes that are not an image.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError)
+_BROKEN += (TypeError, AttributeError, struct.error, zlib.error)
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's grey modes of 16 bits
+_SHORT_SIDE = 256 / 224  # of the resized image, to the side of the crop
+
+
+def decode(data: bytes, channels: int) -> np.ndarray:
+    """The pixels of an encoded image, whatever its mode.
+
+    A palette is looked up, CMYK becomes RGB by Pillow's formula, transparency is
+    dropped, of 16 bits the higher 8 are kept, and of an animation the first frame.
+
+    Args:
+      data: a whole JPEG, PNG, ... file.
+      channels: 3 for RGB, 1 for grey (ITU-R 601 luma of a colour image).
+
+    Returns:
+      [h, w, channels] uint8.
+
+    Raises:
+      ValueError: not an image, or a damaged one; the reason is Pillow's.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (RGB); got {channels}.")
+    with _opened(data) as image:
+        pixels = np.asarray(_plain(image, "L" if channels == 1 else "RGB"))
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def measure(data: bytes) -> tuple[int, int]:
+    """(height, width) of an encoded image, from its header alone.
+
+    Raises:
+      ValueError: not an image.
+    """
+    with _opened(data) as image:
+        return image.height, image.width
+
+
+def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle of an image, as networks are tested on it.
+
+    torchvision's Resize (bilinear, antialiased) to a short side of size * 256 / 224,
+    and CenterCrop; its roundings are kept. An image that has the size is returned as
+    it is, so that a set can be stored at the size it is used at.
+
+    Args:
+      image: [h, w, ch] uint8, ch 1 or 3.
+      size: of the result, pixels.
+
+    Returns:
+      [size, size, ch] uint8.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    short = round(size * _SHORT_SIDE)
+    if height <= width:
+        height, width = short, int(short * width / height)
+    else:
+        height, width = int(short * height / width), short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return _resize(image, height, width)[top : top + size, left : left + size]
+
+
+def crop_and_resize(image: np.ndarray, box, size: int) -> np.ndarray:
+    """A box of an image, stretched to a square, as torchvision's resized_crop.
+
+    Args:
+      image: [h, w, ch] uint8, ch 1 or 3.
+      box: (top, left, height, width), whole pixels inside the image.
+      size: of the result, pixels.
+
+    Returns:
+      [size, size, ch] uint8.
+    """
+    top, left, height, width = (int(x) for x in box)
+    return _resize(image[top : top + height, left : left + width], size, size)
+
+
+def _resize(image, height, width):
+    from PIL import Image  # slow to import
+
+    grey = image.shape[-1] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return resized[..., None] if grey else resized
+
+
+def _opened(data):
+    """A Pillow image, whose pixels are not decoded yet."""
+    from PIL import Image  # slow to import
+
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except _BROKEN as error:
+        raise ValueError("it is empty." if not data else "not an image.") from error
+
+
+def _plain(image, mode):
+    """A decoded image of mode L or RGB.
+
+    Raises:
+      ValueError: the data are damaged, or have no defined range of values.
+    """
+    from PIL import Image  # slow to import
+
+    try:
+        image.load()
+    except _BROKEN as error:
+        raise ValueError(f"damaged: {error}.") from error
+    if image.mode in _DEEP:
+        # Pillow's own conversion clips at 255.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {image.mode} (32 bits) have no defined white; convert the "
+            "image to 8 or 16 bits."
+        )
+    elif image.mode in ("P", "PA"):
+        # By way of RGBA: a palette may have transparent entries.
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,190 @@
+"""Prepared sets on disk: where they lie, what is in them, and which labels.
+
+A set is a folder `<where sets are kept>/<name>/<version>/` as tensorflow-datasets (TFDS)
+writes it, in ArrayRecord form: named ones and the user's own alike. It is read without
+TensorFlow.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Prepared", "describe", "find", "kept_in", "records_of"]
+
+_DESCRIPTION = "dataset_info.json"  # TFDS's; a folder that has one is a set
+_CHUNK = 1024  # records that are read together
+_TEST = ("test", "validation")  # the first that a set has
+
+
+class Prepared(NamedTuple):
+    """What a set says of itself."""
+
+    folder: str  # with the version
+    name: str
+    version: str
+    classes: tuple[str, ...]  # names in label order
+    shape: tuple  # (H, W, ch) of every image; H and W None where they differ
+    lengths: dict[str, tuple[int, ...]]  # images in each shard of each split
+    num_bytes: dict[str, int]  # of each split's records
+    written: int  # when; nanoseconds
+
+    def split(self, split: str) -> str:
+        """The set's own name of "train" or "test".
+
+        Raises:
+          ValueError: it has no such split.
+        """
+        for known in _TEST if split == "test" else (split,):
+            if known in self.lengths:
+                return known
+        raise ValueError(
+            f"{self.name} has no {split} split; it has: {', '.join(self.lengths)}. "
+            f"The set lies in {self.folder}."
+        )
+
+    def labels(self, split: str) -> np.ndarray:
+        """[N] int32, in the order of the records.
+
+        They lie between the images; so they are read once and kept beside them.
+        """
+        path = pathlib.Path(self.folder) / f"labels-{split}.npy"
+        count = sum(self.lengths[split])
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            labels = np.load(path, allow_pickle=False)
+            if labels.shape == (count,):
+                return labels
+        labels = np.empty(count, np.int32)
+        for rows, records in _chunks(self, split):
+            labels[rows] = [record["label"] for record in records]
+        with contextlib.suppress(OSError):  # a shared folder may be read-only
+            beside = path.with_name(f".{path.name}.{os.getpid()}.npy")
+            np.save(beside, labels)
+            os.replace(beside, path)
+        return labels
+
+    def encoded(self, split: str) -> Iterator[bytes]:
+        """All images of a split as they are stored, one after another."""
+        for _, records in _chunks(self, split):
+            yield from (record["image"] for record in records)
+
+
+def kept_in(folder: str | os.PathLike = "") -> pathlib.Path:
+    """Where sets are kept: `folder`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    folder = folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(folder).expanduser()
+
+
+def find(name: str, folder: str | os.PathLike = "") -> Prepared:
+    """A prepared set by its name.
+
+    Args:
+      name: "cifar10"; where there are several configurations or versions of a set, any
+        of "imagenette/160px-v2" and "imagenette/160px-v2/1.0.0" says which.
+      folder: see `kept_in`.
+
+    Raises:
+      ValueError: no such set (says where it was looked for, what is there and how to
+        prepare it), several, or one that cannot be read.
+    """
+    kept = kept_in(folder)
+    found = _versions(kept / name) if name and ".." not in name else []
+    if not found:
+        raise ValueError(_missing(name, kept, folder))
+    configurations = {path.parent for path in found}
+    if len(configurations) > 1:
+        known = sorted(str(path.relative_to(kept)) for path in configurations)
+        raise ValueError(f"{name} is several sets; name one of: {', '.join(known)}.")
+    return describe(max(found, key=_version))
+
+
+def describe(folder: str | os.PathLike) -> Prepared:
+    """The set in a folder that ends in its version.
+
+    Raises:
+      ValueError: it is damaged, not in ArrayRecord form, or not of labelled images.
+    """
+    folder = os.path.abspath(folder)
+    written = os.stat(os.path.join(folder, _DESCRIPTION)).st_mtime_ns
+    return _describe(folder, written)
+
+
+@functools.lru_cache(maxsize=16)
+def _describe(folder, written):  # a set that was written anew is read anew
+    import tensorflow_datasets as tfds  # slow to import
+
+    again = "Prepare it again with `python -m launch.prepare --overwrite`."
+    try:
+        info = tfds.builder_from_directory(folder).info
+        lengths = {n: tuple(s.shard_lengths) for n, s in info.splits.items()}
+    except Exception as error:  # TFDS raises many kinds
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{folder} is damaged: {reason}. {again}") from error
+    if info.file_format is None or info.file_format.value != "array_record":
+        kind = info.file_format.value if info.file_format else "an unknown format"
+        raise ValueError(f"{folder} is kept as {kind}, not as array_record. {again}")
+    features = dict(info.features)
+    image, label = features.get("image"), features.get("label")
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        image = None
+    if image is None or not isinstance(label, tfds.features.ClassLabel):
+        raise ValueError(
+            f"{folder} is no set of labelled 8-bit images: it has the fields "
+            f"{', '.join(features)}, and `image` and `label` are needed."
+        )
+    *sides, channels = image.shape
+    return Prepared(
+        folder,
+        info.name,
+        str(info.version),
+        tuple(label.names),
+        (*sides, 1 if channels == 1 else 3),
+        lengths,
+        {n: int(s.num_bytes) for n, s in info.splits.items()},
+        written,
+    )
+
+
+def records_of(folder: str, split: str):
+    """TFDS's random access to {"image": encoded bytes, "label": int} by position."""
+    import tensorflow_datasets as tfds  # slow to import
+
+    builder = tfds.builder_from_directory(folder)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_data_source(split, decoders=decoders)
+
+
+def _chunks(prepared, split):
+    """(rows, records) of a whole split, some at a time."""
+    source = records_of(prepared.folder, split)
+    for first in range(0, len(source), _CHUNK):
+        rows = range(first, min(first + _CHUNK, len(source)))
+        yield np.arange(rows.start, rows.stop), source.__getitems__(rows)
+
+
+def _versions(folder):
+    """Folders of versions at most two levels below, and the folder itself."""
+    patterns = ("", "*/", "*/*/")
+    found = (path for p in patterns for path in folder.glob(p + _DESCRIPTION))
+    return [path.parent for path in found]
+
+
+def _version(path):
+    return [int(x) if x.isdigit() else -1 for x in path.name.split(".")]
+
+
+def _missing(name, kept, folder):
+    there = []
+    if kept.is_dir():
+        there = [p.name for p in kept.iterdir() if p.name[0] != "." and _versions(p)]
+    option = f" --folder={folder}" if folder else ""
+    return (
+        f"unknown data set {name!r}; known: digits, and in {kept}: "
+        f"{', '.join(sorted(there)) or 'none'}. Prepare a set of TFDS with `python -m "
+        f"launch.prepare --name={name}{option}`, or your own images with `python -m "
+        f"launch.prepare --source=PATH --name={name}{option}`."
+    )
