@@ -10,10 +10,12 @@ of its size.
 import io
 import struct
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["crop_and_resize", "decode", "measure", "resize_and_crop"]
+__all__ = ["Seen", "crop_and_resize", "decode", "encode", "inspect", "measure"]
+__all__ += ["resize_and_crop"]
 
 # What Pillow and its plugins raise at bytes that are not an image.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError)
@@ -53,6 +55,37 @@ def measure(data: bytes) -> tuple[int, int]:
     """
     with _opened(data) as image:
         return image.height, image.width
+
+
+class Seen(NamedTuple):
+    """What there is to know of an encoded image before it is stored."""
+
+    height: int  # pixels
+    width: int
+    grey: bool  # has no colours
+    plain: bool  # a JPEG or PNG, 8 bits, grey or RGB: every reader's pixels are equal
+
+
+def inspect(data: bytes) -> Seen:
+    """Decodes an image as a check, and says what it is.
+
+    Raises:
+      ValueError: as `decode`.
+    """
+    with _opened(data) as image:
+        kind, mode = image.format, image.mode
+        _plain(image, "RGB")
+        # MPO: a camera's JPEG with a preview behind it. Byte 24 of a PNG: its bits.
+        common = kind in ("JPEG", "MPO") or (kind == "PNG" and data[24] == 8)
+        grey = mode in ("1", "L", "LA", *_DEEP)
+        return Seen(image.height, image.width, grey, common and mode in ("L", "RGB"))
+
+
+def encode(image: np.ndarray) -> bytes:
+    """A PNG of [h, w, ch] uint8, ch 1 or 3."""
+    buffer = io.BytesIO()
+    _picture(image).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
@@ -99,10 +132,14 @@ def crop_and_resize(image: np.ndarray, box, size: int) -> np.ndarray:
 def _resize(image, height, width):
     from PIL import Image  # slow to import
 
-    grey = image.shape[-1] == 1
-    picture = Image.fromarray(image[..., 0] if grey else image)
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return resized[..., None] if grey else resized
+    resized = _picture(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(height, width, image.shape[-1])
+
+
+def _picture(image):
+    from PIL import Image  # slow to import
+
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def _opened(data):
@@ -114,7 +151,8 @@ def _opened(data):
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
     except _BROKEN as error:
-        raise ValueError("it is empty." if not data else "not an image.") from error
+        told = "not an image." if data else "no bytes (an empty or unreadable file)."
+        raise ValueError(told) from error
 
 
 def _plain(image, mode):

@@ -7,6 +7,7 @@ TensorFlow.
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Prepared", "describe", "find", "kept_in", "records_of"]
+__all__ = ["Prepared", "describe", "find", "kept_in", "notes", "records_of", "versions"]
 
 _DESCRIPTION = "dataset_info.json"  # TFDS's; a folder that has one is a set
 _CHUNK = 1024  # records that are read together
@@ -92,7 +93,7 @@ def find(name: str, folder: str | os.PathLike = "") -> Prepared:
         prepare it), several, or one that cannot be read.
     """
     kept = kept_in(folder)
-    found = _versions(kept / name) if name and ".." not in name else []
+    found = versions(kept / name) if name and ".." not in name else []
     if not found:
         raise ValueError(_missing(name, kept, folder))
     configurations = {path.parent for path in found}
@@ -111,6 +112,21 @@ def describe(folder: str | os.PathLike) -> Prepared:
     folder = os.path.abspath(folder)
     written = os.stat(os.path.join(folder, _DESCRIPTION)).st_mtime_ns
     return _describe(folder, written)
+
+
+def versions(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The sets in a folder: itself, and at most two levels below (TFDS's configs)."""
+    patterns = ("", "*/", "*/*/")
+    found = (path for p in patterns for path in folder.glob(p + _DESCRIPTION))
+    return [path.parent for path in found]
+
+
+def notes(folder: str | os.PathLike) -> dict:
+    """What `prepare` noted of a set; nothing for others."""
+    try:
+        return json.loads((pathlib.Path(folder) / "metadata.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 @functools.lru_cache(maxsize=16)
@@ -166,13 +182,6 @@ def _chunks(prepared, split):
         yield np.arange(rows.start, rows.stop), source.__getitems__(rows)
 
 
-def _versions(folder):
-    """Folders of versions at most two levels below, and the folder itself."""
-    patterns = ("", "*/", "*/*/")
-    found = (path for p in patterns for path in folder.glob(p + _DESCRIPTION))
-    return [path.parent for path in found]
-
-
 def _version(path):
     return [int(x) if x.isdigit() else -1 for x in path.name.split(".")]
 
@@ -180,7 +189,7 @@ def _version(path):
 def _missing(name, kept, folder):
     there = []
     if kept.is_dir():
-        there = [p.name for p in kept.iterdir() if p.name[0] != "." and _versions(p)]
+        there = [p.name for p in kept.iterdir() if p.name[0] != "." and versions(p)]
     option = f" --folder={folder}" if folder else ""
     return (
         f"unknown data set {name!r}; known: digits, and in {kept}: "
