@@ -2,8 +2,8 @@
 
 The crop is torchvision's RandomResizedCrop (area uniform in `scale`, log-uniform
 aspect ratio, ten tries, then a central crop), resized bilinearly with half-pixel
-centres. A crop is never larger than the image, so nothing is shrunk and antialiasing
-would change nothing.
+centres; where the crop is larger than the output, with torchvision's antialiasing.
+Colours are in `color`, CutMix and MixUp in `mixing`; all are callable from here.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax.data.color import color_jitter, lighting
+from ddjax.data.mixing import Mixed, cutmix, cutmix_box, mixup
+
 __all__ = [
     "CropFlipRoll",
-    "CutMix",
+    "Mixed",
+    "color_jitter",
     "crop_resize",
     "cutmix",
     "cutmix_box",
+    "lighting",
+    "mixup",
+    "pad_crop",
     "random_crop",
+    "random_crop_pad",
     "random_flip",
     "random_roll",
     "sample_crop",
@@ -27,30 +35,50 @@ __all__ = [
 _TRIES = 10  # torchvision's
 
 
-def crop_resize(images: jax.Array, box: jax.Array) -> jax.Array:
-    """Cuts one box out of all images and stretches it to their full size.
+def crop_resize(images: jax.Array, box: jax.Array, size=None) -> jax.Array:
+    """Cuts one box out of all images and resizes it, as torchvision's resized_crop.
 
     Args:
       images: [N, H, W, ch], floating point.
       box: [4], (top, left, height, width) in pixels; may be traced.
+      size: (height, width) of the output, or one number for both; None for the
+        images' own. A side of the box that is longer than the output's is shrunk with
+        antialiasing.
 
     Returns:
-      [N, H, W, ch]. Pixels outside the box are never mixed in: the resize clamps at
-      the box's edges, as cropping first would.
+      [N, height, width, ch]. Pixels outside the box are never mixed in: the resize
+      clamps at the box's edges, as cropping first would.
     """
-    top, left, height, width = box
-    rows = _resize_matrix(images.shape[1], top, height).astype(images.dtype)
-    columns = _resize_matrix(images.shape[2], left, width).astype(images.dtype)
+    top, left, box_height, box_width = box
+    height, width = _pair(images.shape[1:3] if size is None else size)
+    rows = _resize_matrix(images.shape[1], height, top, box_height)
+    columns = _resize_matrix(images.shape[2], width, left, box_width)
+    rows, columns = rows.astype(images.dtype), columns.astype(images.dtype)
     highest = jax.lax.Precision.HIGHEST
     images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=highest)
     return jnp.einsum("jw,niwc->nijc", columns, images, precision=highest)
 
 
-def _resize_matrix(size: int, start, length) -> jax.Array:
-    """[size, size] weights of linear interpolation from `length` pixels to `size`."""
-    centres = (jnp.arange(size) + 0.5) * length / size - 0.5
-    centres = start + jnp.clip(centres, 0, length - 1)
-    return jnp.maximum(0.0, 1.0 - jnp.abs(centres[:, None] - jnp.arange(size)))
+def _pair(size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _resize_matrix(size: int, out: int, start, length) -> jax.Array:
+    """[out, size] weights of linear interpolation from `length` pixels to `out`."""
+    centres = (jnp.arange(out) + 0.5) * length / out - 0.5
+    pixels = jnp.arange(size)
+    clamped = start + jnp.clip(centres, 0, length - 1)
+    enlarging = jnp.maximum(0.0, 1.0 - jnp.abs(clamped[:, None] - pixels))
+    if out >= size:  # no box is longer than the image
+        return enlarging
+    # The triangle widens with the step from pixel to pixel, and is cut at the box.
+    inside = (pixels >= start) & (pixels < start + length)
+    distance = jnp.abs(start + centres[:, None] - pixels) * out / length
+    shrinking = jnp.where(inside, jnp.maximum(0.0, 1.0 - distance), 0.0)
+    # Not 0/0 in the branch that is thrown away: a short box may lie between centres.
+    total = shrinking.sum(1, keepdims=True)
+    shrinking /= jnp.where(total > 0, total, 1.0)
+    return jnp.where(length > out, shrinking, enlarging)
 
 
 def sample_crop(key, height: int, width: int, scale, ratio=(3 / 4, 4 / 3)):
@@ -89,7 +117,7 @@ def sample_crop(key, height: int, width: int, scale, ratio=(3 / 4, 4 / 3)):
     return jnp.stack([top, left, h, w])
 
 
-def random_crop(key, images: jax.Array, scale, *, shared: bool) -> jax.Array:
+def random_crop(key, images: jax.Array, scale, *, shared: bool, size=None) -> jax.Array:
     """RandomResizedCrop of a batch.
 
     Args:
@@ -97,15 +125,53 @@ def random_crop(key, images: jax.Array, scale, *, shared: bool) -> jax.Array:
       images: [N, H, W, ch].
       scale: (lowest, highest) share of the area kept.
       shared: one box for the whole batch (recovering images), or one for each image.
+      size: of the output, as for `crop_resize`.
     """
     height, width = images.shape[1:3]
     if shared:
-        return crop_resize(images, sample_crop(key, height, width, scale))
+        return crop_resize(images, sample_crop(key, height, width, scale), size)
 
     def one(key, image):
-        return crop_resize(image[None], sample_crop(key, height, width, scale))[0]
+        box = sample_crop(key, height, width, scale)
+        return crop_resize(image[None], box, size)[0]
 
     return jax.vmap(one)(jax.random.split(key, len(images)), images)
+
+
+def random_crop_pad(
+    key, images: jax.Array, padding: int, *, shared: bool = False
+) -> jax.Array:
+    """Shifts by up to `padding` pixels each way, zeros moving in: CIFAR's usual crop.
+
+    Args:
+      key: consumed.
+      images: [N, H, W, ch].
+      padding: largest shift, pixels, inclusive.
+      shared: one shift for the whole batch, or one for each image.
+    """
+    count = 1 if shared else len(images)
+    start = jax.random.randint(key, (count, 2), 0, 2 * padding + 1)
+    return pad_crop(images, start, (padding, padding))
+
+
+def pad_crop(images: jax.Array, start: jax.Array, padding) -> jax.Array:
+    """Cuts images of the same size out of zero-padded ones.
+
+    Args:
+      images: [N, H, W, ch].
+      start: [1, 2] for all images, or [N, 2], int: (row, column) of the padded image
+        at which the cut begins; 0 .. 2 * padding.
+      padding: (rows, columns) of zeros on each side.
+    """
+    edges = [(0, 0), *((width, width) for width in padding), (0, 0)]
+    padded = jnp.pad(images, edges)
+
+    def cut(image, start):
+        return jax.lax.dynamic_slice(image, (*start, 0), images.shape[1:])
+
+    if len(start) == 1:
+        return jax.vmap(lambda image: cut(image, start[0]))(padded)
+    return jax.vmap(cut)(padded, start)
 
 
 def random_flip(key, images: jax.Array, *, shared: bool) -> jax.Array:
@@ -155,51 +221,3 @@ class CropFlipRoll(NamedTuple):
         if self.flip:
             images = random_flip(key_flip, images, shared=True)
         return random_roll(key_roll, images, self.jitter)
-
-
-class CutMix(NamedTuple):
-    """A batch of images, each with a box of another one pasted in."""
-
-    images: jax.Array  # [N, H, W, ch]
-    partner: jax.Array  # [N] int32, row whose pixels fill the box
-    share: jax.Array  # scalar, share of the area that is the image's own
-
-
-def cutmix_box(height: int, width: int, ratio, centre) -> jax.Array:
-    """[4] int32 (top, left, bottom, right) of CutMix's box, clipped to the image.
-
-    Args:
-      height: of the image, pixels.
-      width: of the image, pixels.
-      ratio: share of the area to keep, before clipping; scalar in [0, 1].
-      centre: [2] int32, (row, column) of the box's centre.
-    """
-    side = jnp.sqrt(1.0 - ratio)
-    size = jnp.array([height, width])
-    half = (jnp.floor(size * side) // 2).astype(jnp.int32)
-    top_left = jnp.clip(centre - half, 0, size)
-    bottom_right = jnp.clip(centre + half, 0, size)
-    return jnp.concatenate([top_left, bottom_right])
-
-
-def cutmix(key, images: jax.Array) -> CutMix:
-    """CutMix with Beta(1, 1), one box and one permutation for the whole batch.
-
-    Reference: S. Yun et al., "CutMix: Regularization Strategy to Train Strong
-    Classifiers with Localizable Features", ICCV 2019, https://arxiv.org/abs/1905.04899.
-
-    Args:
-      key: consumed.
-      images: [N, H, W, ch].
-    """
-    key_order, key_ratio, key_centre = jax.random.split(key, 3)
-    count, height, width, _ = images.shape
-    partner = jax.random.permutation(key_order, count)
-    centre = jax.random.randint(key_centre, (2,), 0, jnp.array([height, width]))
-    # Beta(1, 1) is the uniform distribution.
-    box = cutmix_box(height, width, jax.random.uniform(key_ratio), centre)
-    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
-    inside = (rows >= box[0]) & (rows < box[2])
-    inside &= (columns >= box[1]) & (columns < box[3])
-    mixed = jnp.where(inside[None, :, :, None], images[partner], images)
-    return CutMix(mixed, partner, 1.0 - inside.mean())

@@ -1,4 +1,4 @@
-"""Augmentation against PyTorch, torchvision's sampler and CutMix's own formula."""
+"""Augmentation against PyTorch, torchvision and its sampler."""
 
 import math
 import pathlib
@@ -14,6 +14,7 @@ from scipy import stats
 from ddjax.data import augment
 
 FIXTURES = pathlib.Path(__file__).parents[1] / "models" / "fixtures"
+ANTIALIASED = pathlib.Path(__file__).parent / "fixtures" / "augment.npz"
 NUM_DRAWS = 2000
 
 
@@ -21,6 +22,13 @@ NUM_DRAWS = 2000
 def torch_crops():
     """What PyTorch's interpolation of the crops gives (models/make_fixtures.py)."""
     with np.load(FIXTURES / "crop_resize.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def antialiased():
+    """What torchvision's resized_crop gives (make_augment_fixtures.py)."""
+    with np.load(ANTIALIASED) as arrays:
         return dict(arrays)
 
 
@@ -85,6 +93,86 @@ class TestCropResize:
         np.testing.assert_array_equal(gradient[0, ..., 0] > 0, inside)
         # Interpolation weights of an output pixel sum to one.
         assert float(gradient.sum()) == pytest.approx(float(weights.sum()), rel=1e-5)
+
+
+@jax.jit
+def plain_crop_resize(images, box):
+    """The crop that the committed tables of results were made with."""
+
+    def weights(size, start, length):
+        centres = (jnp.arange(size) + 0.5) * length / size - 0.5
+        centres = start + jnp.clip(centres, 0, length - 1)
+        return jnp.maximum(0.0, 1.0 - jnp.abs(centres[:, None] - jnp.arange(size)))
+
+    top, left, height, width = box
+    rows = weights(images.shape[1], top, height)
+    columns = weights(images.shape[2], left, width)
+    highest = jax.lax.Precision.HIGHEST
+    images = jnp.einsum("ih,nhwc->niwc", rows, images, precision=highest)
+    return jnp.einsum("jw,niwc->nijc", columns, images, precision=highest)
+
+
+class TestCropResizeTo:
+    """Outputs of another size than the images."""
+
+    def test_equals_torchvision_with_antialiasing(self, antialiased):
+        images = jnp.asarray(antialiased["crop_images"], jnp.float32)
+        cases = list(zip(antialiased["crop_boxes"], antialiased["crop_sizes"]))
+        assert len(cases) == 6
+        for case, (box, size) in enumerate(cases):
+            crop = jax.jit(augment.crop_resize, static_argnames="size")
+            got = crop(images, jnp.asarray(box, jnp.float32), size=tuple(size.tolist()))
+            wanted = antialiased[f"crop_{case}"]
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got, wanted, atol=1e-3)  # of 255
+
+    @pytest.mark.parametrize("size", [None, (16, 12)])
+    def test_equal_to_the_last_bit_where_nothing_is_shrunk(self, key, size):
+        """Tables of results depend on it."""
+        images = jax.random.uniform(key, (2, 16, 12, 3))
+        crop = jax.jit(lambda images, box: augment.crop_resize(images, box, size))
+        for box in ([0, 0, 16, 12], [3, 1, 7, 9], [15, 11, 1, 1], [2, 0, 14, 3]):
+            box = jnp.array(box, jnp.float32)
+            wanted = plain_crop_resize(images, box)
+            np.testing.assert_array_equal(crop(images, box), wanted)
+
+    def test_a_short_box_is_enlarged_as_without_antialiasing(self, key):
+        """The output is smaller than the images: the box, traced, decides."""
+        images = jax.random.uniform(key, (2, 24, 20, 3))
+        crop = jax.jit(lambda images, box: augment.crop_resize(images, box, (12, 10)))
+        for top, left, height, width in ((3, 4, 12, 10), (0, 9, 5, 7), (23, 19, 1, 1)):
+            got = crop(images, jnp.array([top, left, height, width], jnp.float32))
+            part = images[:, top : top + height, left : left + width]
+            wanted = jax.image.resize(part, (2, 12, 10, 3), "linear", antialias=False)
+            np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+    def test_pixels_outside_the_box_are_not_mixed_in(self, key):
+        images = jax.random.uniform(key, (1, 16, 16, 1))
+        box = jnp.array([2, 3, 11, 9])
+        spoilt = jnp.full_like(images, 1e6)
+        spoilt = spoilt.at[:, 2:13, 3:12].set(images[:, 2:13, 3:12])
+        np.testing.assert_array_equal(
+            augment.crop_resize(images, box, 4), augment.crop_resize(spoilt, box, 4)
+        )
+
+    def test_sizes_may_be_larger_than_the_images(self, key):
+        images = jax.random.uniform(key, (1, 5, 6, 2))
+        got = augment.crop_resize(images, jnp.array([1, 1, 3, 4]), (11, 8))
+        part = images[:, 1:4, 1:5]
+        wanted = jax.image.resize(part, (1, 11, 8, 2), "linear", antialias=False)
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+    @pytest.mark.parametrize("box", [[1.0, 0.0, 7.0, 6.0], [2.0, 3.0, 2.0, 1.0]])
+    def test_gradient_is_finite_and_right(self, key, box):
+        images = jax.random.uniform(key, (1, 8, 6, 1))
+        box = jnp.array(box)
+        chex.assert_numerical_grads(
+            jax.jit(lambda images: jnp.sin(augment.crop_resize(images, box, 3)).sum()),
+            (images,),
+            order=1,
+            atol=1e-2,
+            rtol=1e-2,
+        )
 
 
 def torchvision_boxes(count, height, width, scale, ratio, seed=0):
@@ -213,6 +301,54 @@ class TestRandomCrop:
         out = self.crop(key, images, (0.08, 1.0), shared)
         np.testing.assert_allclose(out, images, rtol=1e-6)
 
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_another_size(self, key, shared):
+        """The boxes are those drawn for the images' own size."""
+        images = jax.random.uniform(key, (3, 16, 12, 2))
+        crop = jax.jit(
+            lambda size: augment.random_crop(
+                key, images, (0.3, 1.0), shared=shared, size=size
+            ),
+            static_argnums=0,
+        )
+        small, full = crop((4, 3)), crop(None)
+        assert small.shape == (3, 4, 3, 2)
+        # Of either, the mean is near that of the box.
+        np.testing.assert_allclose(small.mean((1, 2)), full.mean((1, 2)), atol=0.05)
+
+
+class TestRandomCropPad:
+    def test_every_shift_occurs_with_zeros_moving_in(self, key):
+        images = marked(400, 4, 5) + 1
+        out = np.asarray(augment.random_crop_pad(key, images, 1))
+        shifts = []
+        for image, shifted in zip(np.asarray(images), out):
+            padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+            fits = [
+                (top, left)
+                for top in range(3)
+                for left in range(3)
+                if np.array_equal(padded[top : top + 4, left : left + 5], shifted)
+            ]
+            assert len(fits) == 1
+            shifts.append(3 * fits[0][0] + fits[0][1])
+        assert stats.chisquare(np.bincount(shifts, minlength=9)).pvalue > 1e-3
+
+    def test_shared_shifts_all_alike(self, key):
+        images = jnp.broadcast_to(marked(1, 5, 5), (4, 5, 5, 1))
+        out = augment.random_crop_pad(key, images, 2, shared=True)
+        np.testing.assert_array_equal(out, jnp.broadcast_to(out[:1], out.shape))
+
+    def test_no_padding_is_the_identity(self, key):
+        images = marked(2, 3, 4)
+        np.testing.assert_array_equal(augment.random_crop_pad(key, images, 0), images)
+
+    def test_gradient_is_one_for_pixels_that_stay(self, key):
+        images = marked(3, 4, 4) + 1
+        out = augment.random_crop_pad(key, images, 2)
+        gradient = jax.grad(lambda x: augment.random_crop_pad(key, x, 2).sum())(images)
+        np.testing.assert_array_equal(gradient, np.isin(images, out))
+
 
 class TestRandomFlip:
     def test_shared_coin_mirrors_all_or_none(self):
@@ -303,106 +439,6 @@ class TestCropFlipRoll:
         )
 
 
-class TestCutMixBox:
-    def test_golden_box(self):
-        box = augment.cutmix_box(224, 224, 0.36, jnp.array([10, 200]))
-        np.testing.assert_array_equal(box, [0, 111, 99, 224])
-
-    def test_equals_the_paper_s_code(self):
-        """rand_bbox of clovaai/CutMix-PyTorch, with height and width told apart."""
-        random = np.random.default_rng(0)
-        height, width = 30, 47
-        for _ in range(50):
-            ratio = np.float32(random.uniform())
-            row, column = random.integers(height), random.integers(width)
-            side = np.sqrt(np.float32(1) - ratio)
-            half_h, half_w = int(height * side) // 2, int(width * side) // 2
-            wanted = [
-                np.clip(row - half_h, 0, height),
-                np.clip(column - half_w, 0, width),
-                np.clip(row + half_h, 0, height),
-                np.clip(column + half_w, 0, width),
-            ]
-            box = augment.cutmix_box(height, width, ratio, jnp.array([row, column]))
-            np.testing.assert_array_equal(box, wanted)
-
-    def test_ends_of_the_ratio(self):
-        centre = jnp.array([4, 5])
-        top, left, bottom, right = augment.cutmix_box(8, 10, 1.0, centre)
-        assert (bottom - top) * (right - left) == 0
-        box = augment.cutmix_box(8, 10, 0.0, centre)
-        np.testing.assert_array_equal(box, [0, 0, 8, 10])
-
-
-@pytest.fixture(scope="module")
-def mixes():
-    """Five images, and 400 CutMixes of them."""
-    images = marked(5, 9, 12)
-    keys = jax.random.split(jax.random.key(0), 400)
-    mix = jax.jit(jax.vmap(lambda key: augment.cutmix(key, images)))
-    return np.asarray(images), jax.tree.map(np.asarray, mix(keys))
-
-
-class TestCutMix:
-    def test_pasted_pixels_are_the_partner_s_at_the_same_place(self, mixes):
-        images, mixes = mixes
-        for mixed, partner, _ in zip(*mixes):
-            own = mixed == images
-            np.testing.assert_array_equal(np.where(own, images, images[partner]), mixed)
-
-    def test_partners_are_a_permutation(self, mixes):
-        _, mixes = mixes
-        np.testing.assert_array_equal(
-            np.sort(mixes.partner, axis=1), np.tile(np.arange(5), (400, 1))
-        )
-        assert len({tuple(row) for row in mixes.partner}) > 50
-
-    def test_share_is_the_area_kept(self, mixes):
-        images, mixes = mixes
-        for mixed, partner, share in zip(*mixes):
-            moved = partner != np.arange(5)
-            kept = (mixed == images).mean((1, 2, 3))
-            np.testing.assert_allclose(kept[moved], share, atol=1e-6)
-            np.testing.assert_array_equal(kept[~moved], 1)
-
-    def test_pasted_pixels_are_one_box_for_the_whole_batch(self, mixes):
-        images, mixes = mixes
-        for mixed, partner, share in zip(*mixes):
-            pasted = [m != i for m, i, p in zip(mixed, images, partner)]
-            pasted = [p for p, k in zip(pasted, partner != np.arange(5)) if k]
-            if not pasted or share == 1:
-                continue
-            rows, columns, _ = np.nonzero(pasted[0])
-            area = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
-            assert pasted[0].sum() == area
-            for other in pasted[1:]:
-                np.testing.assert_array_equal(other, pasted[0])
-
-    def test_shares_are_distributed_as_the_paper_s(self, mixes):
-        """Beta(1, 1), a uniform centre, then clipping: simulated with numpy."""
-        random = np.random.default_rng(0)
-        shares = []
-        for _ in range(4000):
-            side = np.sqrt(1 - random.beta(1, 1))
-            kept = 1.0
-            for size in (9, 12):
-                half, centre = int(size * side) // 2, random.integers(size)
-                low, high = np.clip([centre - half, centre + half], 0, size)
-                kept *= (high - low) / size
-            shares.append(1 - kept)
-        # In pixels, so that ties are exact.
-        pixels = [np.rint(np.multiply(x, 9 * 12)) for x in (mixes[1].share, shares)]
-        assert stats.ks_2samp(*pixels).pvalue > 1e-3
-
-    def test_gradient_reaches_the_owners_of_the_pixels(self, key):
-        """Each pixel of the batch is pasted somewhere or kept; none counts twice."""
-        images = marked(4, 6, 6)
-        mixed = augment.cutmix(key, images).images
-        gradient = jax.grad(lambda x: augment.cutmix(key, x).images.sum())(images)
-        counts = [np.sum(mixed == value) for value in np.asarray(images).ravel()]
-        np.testing.assert_array_equal(np.ravel(gradient), counts)
-
-
 class AugmentVariantsTest(chex.TestCase):
     """The same key gives the same result, compiled, mapped over devices or not."""
 
@@ -411,6 +447,8 @@ class AugmentVariantsTest(chex.TestCase):
         ("crop_own", lambda k, x: augment.random_crop(k, x, (0.1, 1), shared=False)),
         ("flip_own", lambda k, x: augment.random_flip(k, x, shared=False)),
         ("roll", lambda k, x: augment.random_roll(k, x, 3)),
+        ("pad", lambda k, x: augment.random_crop_pad(k, x, 2)),
+        ("mixup", lambda k, x: augment.mixup(k, x).images),
         ("cutmix", lambda k, x: augment.cutmix(k, x).images),
         ("view", lambda k, x: augment.CropFlipRoll(jitter=3)(k, x, 0)),
     )
