@@ -1,20 +1,24 @@
 """What the configs share."""
 
 
-def finish(config, arg):
+def finish(config, arg, **variants):
     """Applies the argument behind the colon and locks the config.
 
     Args:
       config: complete.
-      arg: None or "", or "quick".
+      arg: None or "", "quick", or the name of a variant.
+      **variants: functions that change the config.
 
     Raises:
       ValueError: another argument.
     """
-    if arg == "quick":
-        _quick(config)
-    elif arg:
-        raise ValueError(f"unknown config argument {arg!r}; known: quick.")
+    variants = {"quick": _quick, **variants}
+    if arg and arg not in variants:
+        known = ", ".join(variants)
+        raise ValueError(f"unknown config argument {arg!r}; known: {known}.")
+    if arg:
+        config.name += f"_{arg}"
+        variants[arg](config)
     config.lock()
     return config
 
@@ -27,7 +31,6 @@ def for_all_methods(config, **values):
 
 def _quick(config):
     """Seconds on a CPU, on the embedded digits, with the same parts and path."""
-    config.name += "_quick"
     small = {
         "name": "convnet",
         "width": 8,

@@ -175,19 +175,18 @@ class Cost(NamedTuple):
     memory: int  # bytes: arguments, results and all between them
 
 
-def cost(step: Callable, arguments: tuple, spread: Spread = single) -> Cost:
-    """Compiles a step, without running it.
+def cost(program: Callable, *arguments) -> Cost:
+    """Compiles a program, without running it.
 
     Args:
-      step: as a stage writes it.
-      arguments: (state, index, shared, private), arrays or their shapes.
-      spread: how it will run.
+      program: jitted, or what a `Spread` has compiled.
+      *arguments: arrays, or their shapes.
     """
-    program = spread.compile(step).lower(*arguments).compile()
-    sizes = program.memory_analysis()
+    compiled = program.lower(*arguments).compile()
+    sizes = compiled.memory_analysis()
     memory = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     memory += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return Cost(float(program.cost_analysis().get("flops", 0)), int(memory))
+    return Cost(float(compiled.cost_analysis().get("flops", 0)), int(memory))
 
 
 def memory_limit() -> int:

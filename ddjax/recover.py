@@ -24,6 +24,8 @@ from ddjax.types import (
 __all__ = [
     "Wave",
     "chunks",
+    "initial_state",
+    "make_step",
     "nearest",
     "noise",
     "recover",
@@ -200,7 +202,7 @@ def run_wave(
             observe(wave.offset + step, state, metrics)
 
     state = loop.run(
-        _chunk_step(method),
+        make_step(method),
         state,
         context,
         (keys, stacked),
@@ -222,7 +224,13 @@ def initial_state(method: Method, context: Context, stacked: Targets, keys):
 
 
 @functools.cache
-def _chunk_step(method: Method):
+def make_step(method: Method):
+    """The method's step on one chunk, as `loop.run` takes it.
+
+    Returns:
+      `step(state, index, context, (key, targets)) -> (state, metrics)`.
+    """
+
     def step(state, index, context, private):
         key, targets = private
         return method.step(jax.random.fold_in(key, index), state, context, targets, ())

@@ -12,9 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddjax import data, ot, parallel
-from ddjax.types import Barycenter, ClassStats, Dataset, Moments
+from ddjax.types import Barycenter, ClassStats, DataInfo, Dataset, Moments
 
-__all__ = ["barycenters", "class_moments", "collect"]
+__all__ = [
+    "barycenters",
+    "check_ipc",
+    "class_counts",
+    "class_moments",
+    "collect",
+    "make_reporter",
+]
 
 
 def collect(
@@ -41,7 +48,7 @@ def collect(
     Returns:
       (features [N, D] float32, in the order of the data set; ClassStats).
     """
-    report, variables = _reporter(apply_fn), jax.device_put(variables)
+    report, variables = make_reporter(apply_fn), jax.device_put(variables)
     features, layers, done = [], [], 0
     slices = data.class_slices(dataset)
     for rows in slices if classes is None else [slices[k] for k in classes]:
@@ -66,7 +73,9 @@ def collect(
 
 
 @functools.lru_cache(maxsize=8)
-def _reporter(apply_fn):
+def make_reporter(apply_fn: Callable):
+    """`(variables, images [n, H, W, ch] uint8) -> (features, moments)`, compiled."""
+
     def report(variables, images):
         _, out = apply_fn(variables, images / jnp.float32(255))
         return out["features"], out["moments"]
@@ -129,7 +138,7 @@ def barycenters(
     Raises:
       ValueError: a class has fewer than `ipc` images, or features that are not finite.
     """
-    check_ipc(ipc, dataset)
+    check_ipc(ipc, dataset.info, class_counts(dataset))
     slices = data.class_slices(dataset)
     for rows, name in zip(slices, dataset.info.classes):
         if not np.isfinite(features[rows]).all():
@@ -157,13 +166,22 @@ def _finder(find, ipc):
     return lambda key, x, mass: find(jax.random.wrap_key_data(key), x, ipc, a=mass)
 
 
-def check_ipc(ipc: int, dataset: Dataset) -> None:
-    """ValueError unless every class has at least `ipc` >= 1 images."""
-    counts = np.bincount(dataset.labels, minlength=dataset.info.num_classes)
+def class_counts(dataset: Dataset) -> np.ndarray:
+    """[C], images of each class."""
+    return np.bincount(dataset.labels, minlength=dataset.info.num_classes)
+
+
+def check_ipc(ipc: int, info: DataInfo, counts: np.ndarray) -> None:
+    """ValueError unless every class has at least `ipc` >= 1 images.
+
+    Args:
+      ipc: images per class.
+      info: of the data.
+      counts: see `class_counts`.
+    """
     smallest = int(np.argmin(counts))
     if not 1 <= ipc <= counts[smallest]:
         raise ValueError(
             f"ipc must lie in 1..{counts[smallest]}; got {ipc}. The smallest class of "
-            f"{dataset.info.name}, {dataset.info.classes[smallest]!r}, has "
-            f"{counts[smallest]} images."
+            f"{info.name}, {info.classes[smallest]!r}, has {counts[smallest]} images."
         )

@@ -22,14 +22,33 @@ PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter"
 def check(config) -> None:
     """Refuses what cannot work, before any time is spent."""
     train, _ = inputs.load_data(config)
+    streamed = isinstance(train.images, data.Records)
+    check_with(config, train.info, stats.class_counts(train), streamed)
+
+
+def check_with(config, info, counts, streamed: bool) -> None:
+    """The same for data that need not be there.
+
+    Args:
+      config: of the experiment.
+      info: of the data.
+      counts: [C], training images of each class.
+      streamed: whether they stay on disk.
+    """
     for ipc in config.recover.ipc:
-        stats.check_ipc(ipc, train)
-    teacher = inputs.build_network(config.squeeze.model, train.info)
-    inputs.build_network(config.student.model, train.info)
+        stats.check_ipc(ipc, info, counts)
+    if streamed and config.evaluate.whole_epochs:
+        raise ValueError(
+            f"{info.name} is larger than data.memory_gb = {config.data.memory_gb}, and "
+            "students on all images need them in memory: set evaluate.whole_epochs to "
+            "0 (the teacher's accuracy is a bound too), or raise data.memory_gb."
+        )
+    teacher = inputs.build_network(config.squeeze.model, info)
+    inputs.build_network(config.student.model, info)
     for arm in (ours(config), *config.evaluate.against):
         name, _ = split(arm)
         if name in methods.names():
-            build(config, name, teacher, train.info)
+            build(config, name, teacher, info)
             recover.chunks(1, 1, 1, section(config, name)["layout"])
     _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
     _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))

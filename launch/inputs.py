@@ -1,10 +1,15 @@
 """What every stage begins with: the images and the networks of a config."""
 
 import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
 
 from ddjax import data, models, parallel
+from ddjax.data import published, sets
 from ddjax.models import layers
-from ddjax.types import Dataset
+from ddjax.types import DataInfo, Dataset
 
 
 def load_data(config) -> tuple[Dataset, Dataset]:
@@ -40,6 +45,57 @@ def _with_pixels(info, mean, std):
             f"one for each channel of {info.name}, std above 0; or leave both empty."
         )
     return info._replace(mean=mean, std=std)
+
+
+class Outline(NamedTuple):
+    """A data set without its images."""
+
+    info: DataInfo  # mean and std may not be those of the images
+    counts: np.ndarray  # [C], training images of each class
+    test: int  # images that scores are counted on
+    streamed: bool  # whether it stays on disk
+    origin: str  # where these numbers are from
+
+
+def outline(config) -> Outline:
+    """What is known of a config's data without decoding an image.
+
+    Raises:
+      ValueError: the set is neither prepared nor well known, or has no fixed size.
+    """
+    section = config.data
+    if section.name in data.EMBEDDED:
+        train, test = load_data(config)
+        counts = np.bincount(train.labels)
+        return Outline(train.info, counts, len(test.labels), False, "embedded")
+    try:
+        found = sets.find(section.name, section.folder)
+    except ValueError:
+        if section.name not in published.SIZES:
+            raise
+        size = published.SIZES[section.name]
+        classes = tuple(str(k) for k in range(size.classes))
+        counts = np.full(size.classes, math.ceil(size.train / size.classes))
+        test, shape = size.test, size.shape
+        origin = "not prepared yet; its published numbers"
+    else:
+        counts = np.bincount(found.labels("train"), minlength=len(found.classes))
+        test, shape = sum(found.lengths[found.split("test")]), found.shape
+        classes, origin = found.classes, found.folder
+    side = (section.size, section.size) if section.size else shape[:2]
+    if None in side:
+        raise ValueError(
+            f"the images of {section.name} have several sizes; set data.size."
+        )
+    if section.holdout:
+        held = np.ceil(section.holdout * counts).astype(int)
+        counts, test = counts - held, int(held.sum())
+    channels = shape[-1]
+    info = DataInfo(
+        section.name, classes, (*side, channels), (0.5,) * channels, (0.25,) * channels
+    )
+    size = int(counts.sum()) * math.prod(info.shape)
+    return Outline(info, counts, test, size > section.memory_gb * 2**30, origin)
 
 
 def build_network(model, info) -> models.Network:

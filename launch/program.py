@@ -20,6 +20,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Where artifacts are kept; runs/<name of the config> by default."
 )
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print what the config takes (shapes, memory, time), and stop."
+)
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
 
 
@@ -37,12 +40,16 @@ def main(run: Callable) -> None:
 
     def program():
         enable_compile_cache()
+        if _DRY_RUN.value:
+            from launch import plan  # which imports the programs
+
+            return plan.show(_CONFIG.value)
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
         run(_CONFIG.value, workdir)
 
     command.main(
         program,
-        ("config", "workdir"),
+        ("config", "workdir", "dry_run"),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
     )

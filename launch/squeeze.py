@@ -36,9 +36,14 @@ def run(config, workdir) -> Teacher:
     return teachers.read(stage, network, train, test)
 
 
-def _train(config, stage, network, train, test):
+def recipe_of(config) -> squeeze.Recipe:
+    """How the config trains its teacher."""
     options = config.squeeze.to_dict()
-    recipe = squeeze.Recipe(**{k: options[k] for k in squeeze.Recipe._fields})
+    return squeeze.Recipe(**{k: options[k] for k in squeeze.Recipe._fields})
+
+
+def _train(config, stage, network, train, test):
+    recipe = recipe_of(config)
     key_init, key_train = jax.random.split(program.key(config, "squeeze"))
     count = len(train.labels)
     state, done = squeeze.init(key_init, network, recipe, count), 0
@@ -46,9 +51,9 @@ def _train(config, stage, network, train, test):
         done, state = found
         logging.info("squeeze goes on from step %d.", done)
     total = squeeze.num_steps(recipe, count)
-    step, shared, source = _source(config, network, recipe, train, done)
+    step, shared, source = _source(config, network, recipe, train, range(done, total))
     began = time.monotonic()
-    with progress.bar("squeeze", total, done) as bar, source as feed:
+    with progress.bar("squeeze", total, done) as bar, source as batches:
         monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
         state = loop.run(
             step,
@@ -56,7 +61,7 @@ def _train(config, stage, network, train, test):
             shared,
             key_train,
             range(done, total),
-            feed=feed,
+            feed=None if batches is None else lambda index: next(batches),
             observe=monitor,
         )
         monitor.finish(training.variables(state))
@@ -67,21 +72,23 @@ def _train(config, stage, network, train, test):
     teachers.say(record)
 
 
-def _source(config, network, recipe, train, first):
-    """The step, the arrays it shares, and a context that gives the loop's feed."""
+def _source(config, network, recipe, train, steps):
+    """The step, the arrays it shares, and a context: of the batches, or of None."""
     count = len(train.labels)
     if not isinstance(train.images, data.Records):
         step = squeeze.make_step(network, recipe, count)
         return step, (train.images, train.labels), contextlib.nullcontext()
-    stream = data.stream.feed(
+    whole = recipe.crop_scale == (1.0, 1.0)
+    stream = data.Stream(
         train,
         config.seed,
         recipe.batch_size,
-        crop_scale=recipe.crop_scale,
-        workers=config.data.workers,
-        first=first,
+        size=train.info.shape[0],
+        crop_scale=None if whole else recipe.crop_scale,
     )
-    return squeeze.make_streamed_step(network, recipe, count), (), stream
+    batches = stream.read(steps, workers=config.data.workers)
+    step = squeeze.make_streamed_step(network, recipe, count)
+    return step, (), contextlib.closing(batches)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from ddjax.data import augment, batches
 from ddjax.data.load import (
+    EMBEDDED,
     class_major,
     class_slices,
     fingerprint,
@@ -10,9 +11,12 @@ from ddjax.data.load import (
     normalise_info,
 )
 from ddjax.data.records import Records
+from ddjax.data.stream import Stream
 
 __all__ = [
+    "EMBEDDED",
     "Records",
+    "Stream",
     "augment",
     "batches",
     "class_major",

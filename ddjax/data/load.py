@@ -16,6 +16,7 @@ from ddjax.data.records import Records
 from ddjax.types import DataInfo, Dataset
 
 __all__ = [
+    "EMBEDDED",
     "class_major",
     "class_slices",
     "fingerprint",
@@ -24,7 +25,7 @@ __all__ = [
     "normalise_info",
 ]
 
-_EMBEDDED = ("digits",)
+EMBEDDED = ("digits",)
 _SAMPLE = 10_000  # images that mean and std are taken from, of a set left on disk
 _CHUNK = 256  # images whose pixels are counted together
 _INFO = {}  # of training splits, so that a test split does not decode them again
@@ -72,7 +73,7 @@ def load(
         raise ValueError(f"unknown split {split!r}; known: train, test.")
     if size < 0 or memory_gb < 0:
         raise ValueError(f"size {size} and memory_gb {memory_gb} must not be negative.")
-    if name in _EMBEDDED:
+    if name in EMBEDDED:
         return _load_embedded(name, split, size)
     prepared = sets.find(name, folder)
     dataset = _load_prepared(prepared, split, name, size, memory_gb)
