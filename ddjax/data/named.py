@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import errno
 import fcntl
+import itertools
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -87,9 +88,8 @@ def image_and_label(info) -> tuple[str, str]:
     if info.supervised_keys is None and [len(keys) for keys in of_kind] == [1, 1]:
         pairs.append(tuple(min(keys) for keys in of_kind))
     for pair in pairs:
-        if len(pair) == 2 and all(isinstance(key, str) for key in pair):
-            if pair[0] in of_kind[0] and pair[1] in of_kind[1]:
-                return pair
+        if pair in itertools.product(*of_kind):
+            return pair
     has = ", ".join(f"{key} ({type(f).__name__})" for key, f in features.items())
     raise ValueError(
         f"{info.full_name} is no set of images with one class each: it has "

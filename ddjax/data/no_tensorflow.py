@@ -6,25 +6,27 @@ imports it on first use; so one place is enough to put a small stand-in.
 """
 
 import contextlib
-import errno
 import glob
 import importlib.util
 import io
 import os
+import resource
 import shutil
 
 import numpy as np
 
 __all__ = ["stand_in"]
 
-_MANY_FILES = 4096  # TFDS shuffles a large set through 1000 files, open all at once
+# TFDS shuffles a large set through 1000 files, all open at once, and 1024 is the usual
+# limit of a process. It may raise it itself, up to the hard one.
+_MANY_FILES = 4096
 
 
 @contextlib.contextmanager
 def stand_in(name: str):
     """While it is entered, TFDS finds what its builders need where TensorFlow was.
 
-    Does nothing where TensorFlow is installed. TFDS is as it was afterwards.
+    Does nothing where TensorFlow is installed. All is as it was afterwards.
 
     Args:
       name: the data set, for the messages.
@@ -42,7 +44,8 @@ def stand_in(name: str):
     lazy = vars(lazy_imports_utils.tensorflow)
     lazy["_module"] = _tensorflow()
     try:
-        yield
+        with _many_files():
+            yield
     except Exception as error:
         wanted = _asked_for(error)
         if wanted is None:
@@ -54,6 +57,20 @@ def stand_in(name: str):
         ) from error
     finally:
         del lazy["_module"]
+
+
+@contextlib.contextmanager
+def _many_files():
+    """While it is entered, this process may open some thousand files."""
+    unlimited = resource.RLIM_INFINITY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if unlimited != soft < _MANY_FILES:
+        most = _MANY_FILES if hard == unlimited else min(_MANY_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class _MissingError(AttributeError):
@@ -123,24 +140,14 @@ def _tensorflow() -> _Part:
             encode_jpeg=_encode_jpeg,
             encode_png=_encode_png,
         ),
-        io=_Part("tf.io", gfile=gfile),
+        io=_Part("tf.io", encode_jpeg=_encode_jpeg, gfile=gfile),
+        shape=np.shape,
     )
 
 
 def _open(path, mode: str = "r"):
     """GFile: text is UTF-8, and ends of lines stay what they are."""
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    try:
-        return open(path, mode, **text)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    import resource  # not on Windows, nor is ArrayRecord
-
-    # 1024 is the usual limit, and may be raised by anyone up to the hard one.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = _MANY_FILES if hard == resource.RLIM_INFINITY else min(_MANY_FILES, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return open(path, mode, **text)
 
 
@@ -152,31 +159,40 @@ def _as_bytes(value, encoding: str = "utf-8") -> bytes:
     return value.encode(encoding) if isinstance(value, str) else value
 
 
-def _tensor(value) -> _Part:
-    """A result, which TFDS asks for its `numpy()` and for nothing else."""
-    return _Part("tf.Tensor", numpy=lambda: value)
+class _Pixels(np.ndarray):
+    """A decoded image, [h, w, ch], that gives its array as a tensor would."""
+
+    def numpy(self) -> np.ndarray:
+        return self.view(np.ndarray)
 
 
-def _encode_png(image) -> _Part:
-    return _tensor(_encoded(image, "PNG"))
+class _Encoded(bytes):
+    """An encoded image, likewise."""
+
+    def numpy(self) -> bytes:
+        return bytes(self)
 
 
-def _encode_jpeg(image, format: str = "", quality: int = 95) -> _Part:
+def _encode_png(image) -> _Encoded:
+    return _encoded(image, "PNG")
+
+
+def _encode_jpeg(image, format: str = "", quality: int = 95) -> _Encoded:
     del format  # the channels say it
-    return _tensor(_encoded(image, "JPEG", quality=quality))
+    return _encoded(image, "JPEG", quality=quality)
 
 
-def _encoded(image, kind: str, **options) -> bytes:
+def _encoded(image, kind: str, **options) -> _Encoded:
     from PIL import Image  # slow to import
 
     image = np.asarray(image)
     file = io.BytesIO()
     image = image[..., 0] if image.shape[-1] == 1 else image
     Image.fromarray(image).save(file, kind, **options)
-    return file.getvalue()
+    return _Encoded(file.getvalue())
 
 
-def _decode(contents: bytes, channels: int = 0) -> _Part:
+def _decode(contents: bytes, channels: int = 0) -> _Pixels:
     from PIL import Image  # slow to import
 
     with Image.open(io.BytesIO(contents)) as image:
@@ -185,4 +201,5 @@ def _decode(contents: bytes, channels: int = 0) -> _Part:
         elif image.mode not in ("L", "LA", "RGB", "RGBA"):
             image = image.convert("RGB")  # CMYK, a palette
         pixels = np.asarray(image)
-    return _tensor(pixels[..., None] if pixels.ndim == 2 else pixels)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    return pixels.view(_Pixels)

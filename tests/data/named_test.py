@@ -10,6 +10,7 @@ import shutil
 import socket
 import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from scipy import io as scipy_io
 from tensorflow_datasets.core.download import checksums
-from tensorflow_datasets.image_classification import mnist
+from tensorflow_datasets.image_classification import cats_vs_dogs, mnist
 
 from ddjax.data import archives, named
 
@@ -93,7 +94,7 @@ def put_cifar(put, count=40):
     rows = b"".join(bytes([k]) + p.tobytes() for k, p in zip(labels, pixels))
     parts = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
     files = {f"cifar-10-batches-bin/{part}": rows for part in parts}
-    words = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    words = [f"class {letter}" for letter in "abcdefghij"]
     files["cifar-10-batches-bin/batches.meta.txt"] = "\n".join(words).encode()
     put("cifar10", "cifar-10-binary.tar.gz", packed(files))
     return pixels.transpose(0, 2, 3, 1), labels, words
@@ -214,6 +215,21 @@ class TestRealBuilders:
         green = rows["n02105855_2933.JPEG"]["image"]
         np.testing.assert_allclose(green[8, 10], (10, 200, 30), atol=3)
         assert len(read(path, "validation")) == 2
+
+    def test_cats_and_dogs_are_encoded_again(self, put, monkeypatch, tmp_path):
+        monkeypatch.setattr(cats_vs_dogs, "_NUM_CORRUPT_IMAGES", 1)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("PetImages/Cat/0.jpg", jpeg((200, 0, 0)))
+            archive.writestr("PetImages/Dog/0.jpg", jpeg((0, 0, 200)))
+            archive.writestr("PetImages/Dog/1.jpg", b"no image, and skipped")
+        put("cats_vs_dogs", "kagglecatsanddogs_5340.zip", buffer.getvalue())
+        rows = sorted(
+            read(named.prepare("cats_vs_dogs", tmp_path)), key=lambda row: row["label"]
+        )
+        assert [row["label"] for row in rows] == [0, 1]
+        for row, colour in zip(rows, [(200, 0, 0), (0, 0, 200)]):
+            np.testing.assert_allclose(row["image"][8, 10], colour, atol=4)
 
     def test_prepared_once(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
