@@ -5,6 +5,7 @@ downloaded, since TFDS itself tries a host that cannot be reached again and agai
 minutes and without a word.
 """
 
+import contextlib
 import pathlib
 import re
 import shutil
@@ -16,9 +17,10 @@ from collections.abc import Callable
 
 import jax
 
-__all__ = ["megabytes", "require_manual", "watch"]
+__all__ = ["few_retries", "readable", "require_manual", "watch"]
 
 _PATIENCE = 5.0  # seconds for a host to answer
+_RETRIES = 5  # TFDS waits 0.4, 0.8, ... seconds between them: 6 in all
 _LISTED = 20  # files named in one message
 
 
@@ -52,6 +54,18 @@ def watch(builder, manual: pathlib.Path, repeat: str, observe: Callable) -> None
     builder._make_download_manager = make_watched
 
 
+@contextlib.contextmanager
+def few_retries():
+    """While it is entered, TFDS gives a download up after seconds, not minutes."""
+    from tensorflow_datasets.core.download import downloader  # slow to import
+
+    before, downloader.MAX_RETRIES = downloader.MAX_RETRIES, _RETRIES
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = before
+
+
 def require_manual(builder, manual: pathlib.Path, repeat: str) -> None:
     """Refuses a set whose files must be put there by hand, and are not there.
 
@@ -78,7 +92,7 @@ def require_manual(builder, manual: pathlib.Path, repeat: str) -> None:
         if (manual / name).is_file():
             _check_size(builder.name, manual / name, info)
         else:
-            missing.append(f"  {name}  {megabytes(info.size)}")
+            missing.append(f"  {name}  {readable(info.size)}")
     if missing or not manual.is_dir() or not any(manual.iterdir()):
         raise ValueError(
             f"{builder.name} cannot be downloaded by a program. Its files belong into "
@@ -88,10 +102,12 @@ def require_manual(builder, manual: pathlib.Path, repeat: str) -> None:
         )
 
 
-def megabytes(size: int) -> str:
+def readable(size: int) -> str:
     """A number of bytes for people."""
-    size = int(size)
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 1e3:.1f} kB"
 
 
 def _resources(urls) -> list:
@@ -133,11 +149,11 @@ def _require(builder, manager, resources, manual, repeat, observe) -> None:
     free = shutil.disk_usage(manager.download_dir).free
     if needed > free:
         raise ValueError(
-            f"{builder.name} needs about {megabytes(needed)} on the disk, and "
-            f"{manager.download_dir} has {megabytes(free)} left. Make room, or choose "
+            f"{builder.name} needs about {readable(needed)} on the disk, and "
+            f"{manager.download_dir} has {readable(free)} left. Make room, or choose "
             "another --folder."
         )
-    observe(f"{builder.name}: downloading {len(missing)} files, {megabytes(total)}")
+    observe(f"{builder.name}: downloading {len(missing)} files, {readable(total)}")
 
 
 def _is_here(manager, resource, manual: pathlib.Path) -> bool:
@@ -172,7 +188,7 @@ def _listing(urls: list[str], infos) -> str:
     for url in urls[:_LISTED]:
         if url in infos:
             name = _file_name(url, infos[url])
-            lines.append(f"  {name}  {megabytes(infos[url].size)}  {url}")
+            lines.append(f"  {name}  {readable(infos[url].size)}  {url}")
         else:
             lines.append(f"  {url}  (TFDS knows no checksum: it must be downloaded)")
     if len(urls) > _LISTED:

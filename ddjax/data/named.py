@@ -9,10 +9,11 @@ than these do (see `no_tensorflow`), and are refused, with a reason, where they 
 
 import contextlib
 import difflib
-import errno
 import fcntl
 import itertools
 import pathlib
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 
@@ -46,10 +47,11 @@ def prepare(
         incomplete or in another format.
     """
     root = pathlib.Path(folder).expanduser().absolute()
-    by_hand = pathlib.Path(manual).expanduser().absolute() if manual else None
-    by_hand = by_hand or root / "downloads" / "manual"
-    repeat = f"python -m launch.prepare --name={name} --folder={root}"
-    repeat += f" --manual={by_hand}" if manual else ""
+    by_hand = pathlib.Path(manual or root / "downloads" / "manual")
+    by_hand = by_hand.expanduser().absolute()
+    command = ["python", "-m", "launch.prepare", f"--name={name}", f"--folder={root}"]
+    command += [f"--manual={by_hand}"] if manual else []
+    repeat = shlex.join(command)
     observe = observe or (lambda line: None)
     with no_tensorflow.stand_in(name):
         builder = _builder(name, root)
@@ -98,25 +100,28 @@ def image_and_label(info) -> tuple[str, str]:
 
 
 def _builder(name: str, root: pathlib.Path):
+    """TFDS's builder of a set, or the reader of one that is in the folder."""
     import tensorflow_datasets as tfds  # slow to import
 
+    base = re.split("[/:]", name)[0]
     try:
+        if not re.fullmatch(r"\w+([/:][\w.,:=/*-]*[\w*])?", name):
+            raise tfds.core.DatasetNotFoundError(name)
         return tfds.builder(name, data_dir=root)
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
-        base = name.partition("/")[0].partition(":")[0]
         close = difflib.get_close_matches(base, known, n=5, cutoff=0.5)
         like = f"did you mean {', '.join(close)}?" if close else "none is alike."
         raise ValueError(
             f"unknown data set {name!r}: it is neither in {root} nor among the "
             f"{len(known)} of tensorflow-datasets; {like}"
         ) from None
-    except ValueError as error:
-        base = name.partition("/")[0].partition(":")[0]
-        configs = ", ".join(tfds.builder_cls(base).builder_configs) or "none"
-        raise ValueError(
-            f"{name}: {str(error).splitlines()[0]} Configurations of {base}: {configs}."
-        ) from error
+    except Exception as error:  # an unknown version or configuration, a package missing
+        message = f"{name}: {str(error).splitlines()[0]}"
+        if "BuilderConfig" in message:
+            configs = ", ".join(tfds.builder_cls(base).builder_configs) or "none"
+            message += f" Configurations of {base}: {configs}."
+        raise ValueError(message) from error
 
 
 def _complete(builder, path: pathlib.Path) -> bool:
@@ -171,9 +176,9 @@ def _make(builder, root, manual, repeat, observe) -> None:
         manual_dir=manual, extract_dir=_extracted(builder, root)
     )
     _clean(builder, root)  # what a killed process left
-    observe(f"{builder.name}: writing {builder.data_path}")
+    observe(f"{builder.name}: preparing {builder.data_path}")
     try:
-        with _explained(builder, manual, repeat):
+        with archives.few_retries(), _explained(builder, manual, repeat):
             builder.download_and_prepare(
                 download_dir=root / "downloads",
                 download_config=config,
@@ -197,9 +202,12 @@ def _clean(builder, root: pathlib.Path) -> None:
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
     for path in (versions, *versions.parents):
-        if root not in path.parents or not path.is_dir() or any(path.iterdir()):
+        if root not in path.parents:
             break
-        path.rmdir()
+        if path.is_dir():
+            if any(inner.name != ".config" for inner in path.iterdir()):
+                break
+            shutil.rmtree(path)
 
 
 @contextlib.contextmanager
@@ -230,14 +238,15 @@ def _explained(builder, manual, repeat):
             f"{name}: this set's builder needs the package {error.name}; install it, "
             f"and run: {repeat}"
         ) from error
-    except AssertionError as error:
+    except (AssertionError, FileNotFoundError) as error:
         if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             raise
-        raise ValueError(f"{name}: {error}\nThen run: {repeat}") from error
-    except OSError as error:
-        full = error.errno == errno.ENOSPC or "disk space" in str(error)
-        missing = error.errno == errno.ENOENT and builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-        if not full and not missing:
+        raise ValueError(
+            f"{name}: {error}\nLook into the folder {manual}, and run: {repeat}"
+        ) from error
+    except Exception as error:  # the disk is full: OSError, ExtractError, RuntimeError
+        if not re.search("No space left|disk space", str(error)):
             raise
-        hint = "Make room, or choose another --folder" if full else f"See {manual}"
-        raise ValueError(f"{name}: {error}. {hint}, and run: {repeat}") from error
+        raise ValueError(
+            f"{name}: {error}\nMake room, or choose another --folder; then run: {repeat}"
+        ) from error

@@ -11,16 +11,19 @@ import socket
 import tarfile
 import threading
 import zipfile
+from http import server
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 from scipy import io as scipy_io
-from tensorflow_datasets.core.download import checksums
+from tensorflow_datasets.core.download import checksums, downloader
 from tensorflow_datasets.image_classification import cats_vs_dogs, mnist
 
 from ddjax.data import archives, named
+
+_GETADDRINFO = socket.getaddrinfo
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +253,7 @@ class TestRealBuilders:
         (tmp_path / "downloads" / "manual").rename(tmp_path / "mine")
         lines = []
         named.prepare("mnist", tmp_path, str(tmp_path / "mine"), lines.append)
-        assert len(lines) == 1 and "writing" in lines[0]
+        assert len(lines) == 1 and "preparing" in lines[0]
 
 
 class TestMissing:
@@ -268,7 +271,7 @@ class TestMissing:
         assert "storage.googleapis.com cannot be reached" in text
         assert f"the folder {manual}\n" in text
         for line in text.splitlines()[1:3]:
-            assert " MB  https://storage.googleapis.com/cvdf-datasets/mnist/" in line
+            assert "B  https://storage.googleapis.com/cvdf-datasets/mnist/" in line
         assert "train-images" not in text
         assert f"python -m launch.prepare --name=mnist --folder={tmp_path}" in text
         assert not left_over(tmp_path)
@@ -329,7 +332,7 @@ class TestMissing:
         usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         monkeypatch.setattr(archives, "_unreachable", lambda *server: "")
-        with pytest.raises(ValueError, match="cifar10 needs about 510.16 MB"):
+        with pytest.raises(ValueError, match="cifar10 needs about 510.2 MB"):
             named.prepare("cifar10", tmp_path)
 
     def test_a_package_that_a_builder_needs(self, put, monkeypatch, tmp_path):
@@ -344,6 +347,85 @@ class TestMissing:
             named.prepare("cifar10", tmp_path)
 
 
+class TestDownload:
+    """From a server of this process: the only one that can be reached."""
+
+    @pytest.fixture
+    def served(self, put, monkeypatch, tmp_path):
+        """MNIST at the server: its folder, the paths asked for, those it fails at."""
+        put_mnist(put, monkeypatch)
+        source = tmp_path / "downloads" / "manual"
+        source = source.rename(tmp_path / "served")
+        asked, broken = [], set()
+
+        class Handler(server.SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=source)
+
+            def do_GET(self):
+                asked.append(self.path)
+                if self.path in broken:
+                    self.close_connection = True  # without a word
+                else:
+                    super().do_GET()
+
+            def log_message(self, *args):
+                del args
+
+        with server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+            thread = threading.Thread(target=http.serve_forever)
+            thread.start()
+            url = f"http://127.0.0.1:{http.server_port}/"
+            cls = tfds.builder_cls("mnist")
+            monkeypatch.setattr(cls, "URL", url)
+            for old, info in list(cls.url_infos.items()):
+                monkeypatch.setitem(cls.url_infos, url + info.filename, info)
+                monkeypatch.delitem(cls.url_infos, old)
+            yield source, asked, broken
+            http.shutdown()
+            thread.join()
+
+    @pytest.fixture(autouse=True)
+    def _reach_this_process(self, monkeypatch, _no_network):
+        monkeypatch.setattr(socket, "getaddrinfo", _GETADDRINFO)
+
+    def test_downloads_once(self, served, tmp_path):
+        _, asked, _ = served
+        lines = []
+        path = named.prepare("mnist", tmp_path, observe=lines.append)
+        assert len(read(path)) == 30
+        assert sorted(asked) == sorted(set(asked)) and len(asked) == 4
+        assert "downloading 4 files" in lines[1]
+        shutil.rmtree(path)
+        named.prepare("mnist", tmp_path, observe=lines.append)
+        assert len(asked) == 4 and len(lines) == 3
+
+    def test_a_file_that_the_server_lacks(self, served, tmp_path):
+        (served[0] / "t10k-images-idx3-ubyte.gz").unlink()
+        with pytest.raises(ValueError, match="a download failed.*404"):
+            named.prepare("mnist", tmp_path)
+        assert not [p for p in tmp_path.rglob("*") if ".tmp." in p.name]
+        assert not (tmp_path / "mnist").exists()
+
+    def test_a_server_that_breaks_off_is_given_up_soon(
+        self, served, monkeypatch, tmp_path
+    ):
+        monkeypatch.setattr(archives, "_RETRIES", 1)
+        _, asked, broken = served
+        broken.add("/t10k-images-idx3-ubyte.gz")
+        with pytest.raises(ValueError, match="a download failed"):
+            named.prepare("mnist", tmp_path)
+        assert sum(path in broken for path in asked) == 2
+        assert downloader.MAX_RETRIES == 10  # as it was
+
+    def test_a_file_that_was_changed(self, served, tmp_path):
+        path = served[0] / "t10k-images-idx3-ubyte.gz"
+        path.write_bytes(path.read_bytes() + b"!")
+        with pytest.raises(ValueError, match="wrong checksum"):
+            named.prepare("mnist", tmp_path)
+        assert not [p for p in tmp_path.rglob("*") if ".tmp." in p.name]
+
+
 class TestNames:
     @pytest.mark.parametrize(
         ("name", "wanted"),
@@ -351,6 +433,8 @@ class TestNames:
             ("cifar", "did you mean cifar10, cifar100"),
             ("cfiar10", "did you mean cifar10"),
             ("qqqqqq", "none is alike"),
+            ("mnist/", "did you mean mnist"),
+            ("../mnist", "none is alike"),
         ],
     )
     def test_unknown(self, tmp_path, name, wanted):
@@ -361,6 +445,10 @@ class TestNames:
     def test_an_unknown_configuration_lists_the_known(self, tmp_path):
         with pytest.raises(ValueError, match="320px-v2, 160px-v2"):
             named.prepare("imagenette/99px", tmp_path)
+
+    def test_an_unknown_version_lists_the_known(self, tmp_path):
+        with pytest.raises(ValueError, match="only: 3.0.1"):
+            named.prepare("mnist:9.9.9", tmp_path)
 
     @pytest.mark.parametrize(
         ("name", "has"),
@@ -477,8 +565,12 @@ class TestWhole:
 
 
 def test_sizes_for_people():
-    assert archives.megabytes(147897477120) == "147.9 GB"
-    assert archives.megabytes(4542) == "0.00 MB"
+    sizes = (147897477120, 1648877, 4542)
+    assert [archives.readable(size) for size in sizes] == [
+        "147.9 GB",
+        "1.6 MB",
+        "4.5 kB",
+    ]
 
 
 def test_the_package_s_checksums_are_never_written():
