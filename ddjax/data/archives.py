@@ -76,7 +76,7 @@ def require_manual(builder, manual: pathlib.Path, repeat: str) -> None:
 
     Raises:
       ValueError: a file that the set's instructions name is not there, or has not the
-        size it should have; or nothing is there at all.
+        size it should have; or nothing is there at all; or the disk is too small.
     """
     instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     if not instructions:
@@ -100,6 +100,7 @@ def require_manual(builder, manual: pathlib.Path, repeat: str) -> None:
             + "".join(f"{line}  (missing)\n" for line in missing)
             + f"Of the set: {instructions}\nThen run: {repeat}"
         )
+    _check_space(builder, 0, sum(info.size for info in named.values()))
 
 
 def readable(size: int) -> str:
@@ -131,10 +132,8 @@ def _require(builder, manager, resources, manual, repeat, observe) -> None:
             if (manual / info.filename).is_file():
                 _check_size(builder.name, manual / info.filename, info)
     missing = [r.url for r in resources if not _is_here(manager, r, manual)]
-    if not missing:
-        return
-    hosts = {_server(url) for url in missing} - {None}
-    failures = [reason for host in sorted(hosts) if (reason := _unreachable(*host))]
+    servers = {_server(url) for url in missing} - {None}
+    failures = [reason for s in sorted(servers) if (reason := _unreachable(*s))]
     if failures:
         raise ValueError(
             f"{builder.name}: {len(missing)} of {len(resources)} files are missing, "
@@ -143,17 +142,27 @@ def _require(builder, manager, resources, manual, repeat, observe) -> None:
             + _listing(missing, infos)
             + f"\nThen run: {repeat}"
         )
-    total = sum(int(infos[url].size) for url in missing if url in infos)
-    # The records, and until they are written the unpacked files, take as much again.
-    needed = total + 2 * max(total, int(builder.info.dataset_size or 0))
-    free = shutil.disk_usage(manager.download_dir).free
+    sizes = {r.url: infos[r.url].size for r in resources if r.url in infos}
+    to_download = sum(sizes.get(url, 0) for url in missing)
+    _check_space(builder, to_download, sum(sizes.values()))
+    if missing:
+        line = f"downloading {len(missing)} files, {readable(to_download)}"
+        observe(f"{builder.name}: {line}")
+
+
+def _check_space(builder, to_download: int, archives: int) -> None:
+    """Refuses a disk on which not even the downloads and the records have room."""
+    # The records hold the same images, and are about as large as the archives.
+    needed = to_download + max(archives, builder.info.dataset_size or 0)
+    folder = pathlib.Path(builder.data_path)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"{builder.name} needs about {readable(needed)} on the disk, and "
-            f"{manager.download_dir} has {readable(free)} left. Make room, or choose "
-            "another --folder."
+            f"{builder.name} needs about {readable(needed)} on the disk, and {folder} "
+            f"has {readable(free)} left. Make room, or choose another --folder."
         )
-    observe(f"{builder.name}: downloading {len(missing)} files, {readable(total)}")
 
 
 def _is_here(manager, resource, manual: pathlib.Path) -> bool:
@@ -172,8 +181,8 @@ def _check_size(name: str, path: pathlib.Path, info) -> None:
     if path.stat().st_size != int(info.size):
         raise ValueError(
             f"{name}: {path} has {path.stat().st_size} bytes, and should have "
-            f"{int(info.size)}. Its copy was cut off, or it is another file: get it "
-            "again."
+            f"{int(info.size)}. Get it again, if its copy was cut off; if it belongs "
+            f"to another set, put this set's files into {path.parent / name}."
         )
 
 

@@ -1,5 +1,6 @@
 """TFDS's real builders on archives written here: no network, no TensorFlow."""
 
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -315,9 +316,19 @@ class TestMissing:
         path = tmp_path / "downloads" / "manual" / "t10k-labels-idx1-ubyte.gz"
         size = path.stat().st_size
         path.write_bytes(path.read_bytes()[:-1])
-        message = f"{path} has {size - 1} bytes, and should have {size}"
+        message = f"{path} has {size - 1} bytes, and should have {size}. .* into "
         with pytest.raises(ValueError, match=message):
             named.prepare("mnist", tmp_path)
+
+    def test_sets_whose_files_have_the_same_names(self, put, monkeypatch, tmp_path):
+        put_mnist(put, monkeypatch)
+        manual = tmp_path / "downloads" / "manual"
+        own = tmp_path / "mnist"
+        manual.rename(own)
+        manual.mkdir()
+        own.rename(manual / "mnist")
+        (manual / "t10k-labels-idx1-ubyte.gz").write_bytes(b"of another set")
+        assert len(read(named.prepare("mnist", tmp_path))) == 30
 
     def test_a_wrong_checksum_names_the_file(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
@@ -332,7 +343,7 @@ class TestMissing:
         usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         monkeypatch.setattr(archives, "_unreachable", lambda *server: "")
-        with pytest.raises(ValueError, match="cifar10 needs about 510.2 MB"):
+        with pytest.raises(ValueError, match="cifar10 needs about 340.1 MB"):
             named.prepare("cifar10", tmp_path)
 
     def test_a_package_that_a_builder_needs(self, put, monkeypatch, tmp_path):
@@ -508,6 +519,19 @@ class TestWhole:
         cls = tfds.builder_cls("mnist")
         monkeypatch.setattr(cls, "_generate_examples", generate)
         with pytest.raises(type(error) if isinstance(error, Exception) else error):
+            named.prepare("mnist", tmp_path)
+        assert not left_over(tmp_path)
+
+    def test_a_disk_that_runs_full_leaves_nothing(self, put, monkeypatch, tmp_path):
+        put_mnist(put, monkeypatch)
+
+        def generate(self, num_examples, data_path, label_path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+            yield
+
+        cls = tfds.builder_cls("mnist")
+        monkeypatch.setattr(cls, "_generate_examples", generate)
+        with pytest.raises(ValueError, match="(?s)No space left.*Make room"):
             named.prepare("mnist", tmp_path)
         assert not left_over(tmp_path)
 
