@@ -2,10 +2,10 @@
 
     prepare("cifar10", folder)  ->  folder/cifar10/3.0.2/
 
-Tried with archives of few images: mnist, fashion_mnist, cifar10, cifar100, svhn_cropped,
-imagenette, imagenet2012 and cats_vs_dogs. By their sources, most of the 77 sets of TFDS
-with an image and a class ask no more of TensorFlow than these do; cifar10_h, dmlab,
-imagenet2012_corrupted and sun397 do, and are refused with a reason.
+Tried with archives of few images: mnist, fashion_mnist, cifar10, cifar100,
+svhn_cropped, imagenette, imagenet2012 and cats_vs_dogs. By their sources, most of the
+77 sets of TFDS with an image and a class ask no more of TensorFlow than these do;
+cifar10_h, dmlab, imagenet2012_corrupted and sun397 do, and are refused with a reason.
 """
 
 import contextlib
@@ -253,5 +253,5 @@ def _explained(builder, manual, repeat):
         if not re.search("No space left|disk space", str(error)):
             raise
         raise ValueError(
-            f"{name}: {error}\nMake room, or choose another --folder; then run: {repeat}"
+            f"{name}: {error}\nMake room, or choose another --folder, and run: {repeat}"
         ) from error
