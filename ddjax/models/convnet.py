@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
-from ddjax.models import layers
+from ddjax.models import layers, norms
 
 __all__ = ["ConvNet"]
 
@@ -28,12 +28,8 @@ class ConvNet(nn.Module):
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
-        if self.norm not in ("batch", "instance"):
-            raise ValueError(f"unknown norm {self.norm!r}; known: batch, instance.")
-        if self.initializer not in ("torch", "he"):
-            raise ValueError(
-                f"unknown initializer {self.initializer!r}; known: torch, he."
-            )
+        layers.check_choice("norm", self.norm, ("batch", "instance"))
+        layers.check_choice("initializer", self.initializer, ("torch", "he"))
         deepest = min(shape[:2]).bit_length() - 1
         if self.depth > deepest:
             raise ValueError(
@@ -43,32 +39,23 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        moments, running = [], []
+        reports = []
         for block in range(self.depth):
-            # A block of the reference has four layers: ReLU and pooling count too.
-            conv, norm = f"features.{4 * block}", f"features.{4 * block + 1}"
-            x = layers.conv(
-                self.width,
-                3,
+            x, more = layers.conv_norm(
+                x,
+                train,
+                # A block of the reference has four layers: ReLU and pooling count too.
+                (f"features.{4 * block}", f"features.{4 * block + 1}"),
+                self.norm,
+                features=self.width,
+                size=3,
                 use_bias=True,
                 init=self.initializer,
                 in_features=x.shape[-1],
                 hook=self.conv,
-                name=conv,
-            )(x)
-            if self.norm == "batch":
-                x, seen, stored = layers.BatchNorm(name=norm)(x, train)
-                moments.append(seen)
-                running.append(stored)
-            else:
-                x = layers.instance_norm(name=norm)(x)
+            )
+            reports += more
             x = nn.avg_pool(nn.relu(x), (2, 2), (2, 2))
         features = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
         head = layers.dense(self.num_classes, features.shape[-1], name="classifier")
-        logits = head(features)
-        out = {
-            "features": features,
-            "moments": tuple(moments),
-            "running": tuple(running),
-        }
-        return logits, out
+        return head(features), norms.outputs(features, reports)

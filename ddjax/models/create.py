@@ -6,12 +6,37 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax.models import convnet, resnet
+from ddjax.models import (
+    convnet,
+    convnext,
+    efficientnet,
+    mobilenet,
+    resnet,
+    resnetap,
+    swin,
+    vgg,
+    vit,
+)
 from ddjax.types import DataInfo
 
 __all__ = ["Network", "create"]
 
-_MODULES = {"convnet": convnet.ConvNet, "resnet18": resnet.ResNet18}
+_MODULES = {
+    "convnet": convnet.ConvNet,
+    "resnet18": resnet.ResNet18,
+    "resnet50": resnet.ResNet50,
+    "resnet101": resnet.ResNet101,
+    "resnetap10": resnetap.ResNetAP10,
+    "vgg11": vgg.VGG11,
+    "mobilenet_v2": mobilenet.MobileNetV2,
+    "efficientnet_b0": efficientnet.EfficientNetB0,
+    "vit_tiny": vit.ViTTiny,
+    "vit_small": vit.ViTSmall,
+    "swin_tiny": swin.SwinTiny,
+    "convnext_tiny": convnext.ConvNeXtTiny,
+}
+# Given by `create`, or flax's own.
+_NOT_OPTIONS = {"num_classes", "conv", "parent", "name"}
 
 
 class Network(NamedTuple):
@@ -24,7 +49,10 @@ class Network(NamedTuple):
         inside, and `jit` removes what nobody reads: `features [N, D]` (before the
         last layer); for every BatchNorm, in forward order, `moments` (a tuple of
         Moments `[N, c]`, image by image over H and W, of the layer's *input*) and
-        `running` (a tuple of Moments `[c]`, the teacher's own statistics).
+        `running` (a tuple of Moments `[c]`, the teacher's own statistics). Networks
+        without BatchNorm report `moments` of what their LayerNorms read and no
+        `running`, so per-class matching works on them (ours) and SRe2L's does not;
+        those with InstanceNorm report neither.
       apply_train: `(variables, images) -> (logits, batch_stats)`: BatchNorm uses the
         statistics of the batch and returns the updated running ones.
     """
@@ -39,16 +67,24 @@ def create(
 ) -> Network:
     """Builds a network for the images and classes of a data set.
 
+    At 224 pixels the networks are torchvision's and timm's, and every path in the
+    variables, joined by dots, is the name of their tensor. Up to 64 pixels, first
+    strides, patches and heads shrink, unless the options say which; the classes say
+    how. Dropout and stochastic depth of the published recipes are left out.
+
     Args:
-      name: "convnet" or "resnet18".
+      name: "convnet" (options `depth` 3 to 6 are the field's), "resnet18",
+        "resnet50", "resnet101", "resnetap10", "vgg11", "mobilenet_v2",
+        "efficientnet_b0", "vit_tiny", "vit_small", "swin_tiny" or "convnext_tiny".
       info: gives the number of classes, the image shape, and the mean and standard
         deviation that the network subtracts and divides by.
-      conv: replaces `jax.lax.conv_general_dilated` in every convolution, for
-        instance by `ddjax.models.layers.patches_conv`; None keeps XLA's.
+      conv: replaces `jax.lax.conv_general_dilated` in every convolution but the
+        depthwise ones, for instance by `ddjax.models.layers.patches_conv`; None keeps
+        XLA's.
       **options: fields of the module, such as `width`, `depth`, `norm`, `stem`.
 
     Raises:
-      ValueError: unknown name or option; an image too small for the depth.
+      ValueError: unknown name or option; images that the options do not suit.
 
     Example:
       >>> import jax
@@ -63,7 +99,8 @@ def create(
     if name not in _MODULES:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(_MODULES)}.")
     make = _MODULES[name]
-    fields = sorted(set(make.__dataclass_fields__) - {"parent", "name"})
+    module_class = getattr(make, "func", make)  # of a functools.partial
+    fields = sorted(set(module_class.__dataclass_fields__) - _NOT_OPTIONS)
     unknown = sorted(set(options) - set(fields))
     if unknown:
         raise ValueError(

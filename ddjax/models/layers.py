@@ -1,15 +1,27 @@
-"""Layers shared by the networks, with PyTorch's paddings, updates and defaults."""
+"""Layers shared by the networks, with PyTorch's paddings and defaults."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddjax.types import Moments
+from ddjax.models import norms
 
-__all__ = ["BatchNorm", "conv", "dense", "instance_norm", "patches_conv"]
+__all__ = [
+    "attention",
+    "check_choice",
+    "check_patch",
+    "check_stages",
+    "conv",
+    "conv_norm",
+    "dense",
+    "is_small",
+    "max_pool",
+    "patch",
+    "patches_conv",
+]
 
 
 def patches_conv(
@@ -72,8 +84,9 @@ def conv(
     stride: int = 1,
     *,
     padding: int | None = None,
+    groups: int = 1,
     use_bias: bool = False,
-    init: str = "he",
+    init: str | float = "he",
     in_features: int = 0,
     hook: Callable | None = None,
     name: str | None = None,
@@ -87,90 +100,131 @@ def conv(
       size: of the kernel.
       stride: in both directions.
       padding: on each side; size // 2 where None.
+      groups: of channels that do not see one another; `features` for a depthwise one.
       use_bias: adds one number per output channel.
-      init: "he" (normal, fan out: torchvision's ResNets) or "torch" (`nn.Conv2d`'s).
+      init: "he" (normal, fan out: torchvision's convolutional networks), "torch"
+        (`nn.Conv2d`'s), or the standard deviation of a normal.
       in_features: input channels, which the bias of "torch" depends on.
-      hook: stands in for `jax.lax.conv_general_dilated`.
+      hook: stands in for `jax.lax.conv_general_dilated` where there are no groups.
       name: of the layer in PyTorch's network.
     """
     padding = size // 2 if padding is None else padding
-    kernel_init = {
-        "he": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        "torch": _uniform_fan_in(_TORCH),
-    }[init]
-    bias_init = nn.initializers.zeros
-    if use_bias and init == "torch":
-        bias_init = _uniform_fan_in(_TORCH, size * size * in_features)
     return nn.Conv(
         features,
         (size, size),
         stride,
         padding=((padding, padding), (padding, padding)),
+        feature_group_count=groups,
         use_bias=use_bias,
-        kernel_init=kernel_init,
-        bias_init=bias_init,
-        conv_general_dilated=hook,
+        kernel_init=_kernel_init(init),
+        bias_init=_bias_init(init, size * size * in_features),
+        conv_general_dilated=hook if groups == 1 else None,
         name=name,
     )
 
 
-def dense(features: int, in_features: int, *, name: str | None = None) -> nn.Dense:
-    """A linear layer with `torch.nn.Linear`'s default initialisation."""
+def dense(
+    features: int,
+    in_features: int = 0,
+    *,
+    use_bias: bool = True,
+    init: str | float = "torch",
+    name: str | None = None,
+) -> nn.Dense:
+    """A linear layer, by default with `torch.nn.Linear`'s initialisation.
+
+    Args:
+      features: outputs.
+      in_features: inputs, which the bias of "torch" depends on.
+      use_bias: adds one number per output.
+      init: "torch", "he", or the standard deviation of a normal.
+      name: of the layer in PyTorch's network.
+    """
     return nn.Dense(
         features,
-        kernel_init=_uniform_fan_in(_TORCH),
-        bias_init=_uniform_fan_in(_TORCH, in_features),
+        use_bias=use_bias,
+        kernel_init=_kernel_init(init),
+        bias_init=_bias_init(init, in_features),
         name=name,
     )
 
 
-class BatchNorm(nn.Module):
-    """BatchNorm as PyTorch has it, which also tells what it saw.
+def _kernel_init(init):
+    if isinstance(init, str):
+        return {
+            "he": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            "torch": _uniform_fan_in(_TORCH),
+        }[init]
+    # trunc_normal_ of torch and timm cuts at +-2, a hundred deviations: not at all.
+    return nn.initializers.normal(init)
 
-    Differs from `flax.linen.BatchNorm` in two ways: the running variance is updated
-    with the *unbiased* variance of the batch (PyTorch), and the call returns
-    `(y, moments, running)`, where `moments` are those of each image of the input and
-    `running` the layer's statistics before the call. From the per-image moments the
-    statistics of any group of images follow by the law of total variance, without
-    the cancellation of E[x^2] - E[x]^2.
+
+def _bias_init(init, fan_in):
+    if init == "torch":
+        return _uniform_fan_in(_TORCH, fan_in)
+    return nn.initializers.zeros
+
+
+def conv_norm(x, train: bool, names: tuple[str, str], kind: str = "batch", **options):
+    """A convolution (`options` are `conv`'s) and its `norms.norm`: `(y, reports)`."""
+    x = conv(name=names[0], **options)(x)
+    return norms.norm(x, kind, train, name=names[1])
+
+
+def attention(query, key, value, bias=0.0):
+    """softmax(q k^T / sqrt(d) + bias) v.
+
+    Args:
+      query, key, value: [..., tokens, heads, d].
+      bias: what broadcasts to [..., heads, tokens, tokens].
+
+    Returns:
+      [..., tokens, heads, d]; the weights are float32 within.
     """
+    scores = jnp.einsum("...qhd,...khd->...hqk", query, key)
+    scores = scores.astype(jnp.float32) / math.sqrt(query.shape[-1]) + bias
+    weights = jax.nn.softmax(scores).astype(value.dtype)
+    return jnp.einsum("...hqk,...khd->...qhd", weights, value)
 
-    momentum: float = 0.9  # PyTorch's 0.1, counted from the other side
-    epsilon: float = 1e-5
 
-    @nn.compact
-    def __call__(self, x, train: bool):
-        shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        running = Moments(
-            self.variable("batch_stats", "mean", jnp.zeros, shape),
-            self.variable("batch_stats", "var", jnp.ones, shape),
+def max_pool(x: jax.Array) -> jax.Array:
+    """The 3x3 max pooling of stride 2 of torchvision's stems."""
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def is_small(shape: Sequence[int]) -> bool:
+    """Whether images [H, W, ch] get the small form of a network: up to 64 pixels."""
+    return min(shape[:2]) <= 64
+
+
+def patch(shape: Sequence[int]) -> int:
+    """The patch, in pixels, of Swin and ConvNeXt for images [H, W, ch]."""
+    if not is_small(shape):
+        return 4
+    return 2 if min(shape[:2]) >= 32 else 1
+
+
+def check_patch(size: int, shape: Sequence[int]):
+    """ValueError if patches of `size` pixels would leave out a part of the image."""
+    if shape[0] % size or shape[1] % size:
+        common = math.gcd(*shape[:2])
+        fits = [p for p in range(1, common + 1) if not common % p]
+        raise ValueError(
+            f"patch {size} does not divide images of {shape[0]}x{shape[1]} pixels; "
+            f"set patch to one of {', '.join(map(str, fits))}, or resize the images."
         )
-        before = Moments(running.mean.value, running.var.value)
-        # Statistics in float32, also when the convolutions run in bfloat16.
-        wide = x.astype(jnp.float32)
-        moments = Moments(wide.mean((1, 2)), wide.var((1, 2)))
-        used = before
-        if train:
-            used = Moments(wide.mean((0, 1, 2)), wide.var((0, 1, 2)))
-            count = math.prod(x.shape[:-1])
-            unbiased = used.var * (count / max(count - 1, 1))
-            keep = self.momentum
-            running.mean.value = keep * before.mean + (1 - keep) * used.mean
-            running.var.value = keep * before.var + (1 - keep) * unbiased
-        factor = scale * jax.lax.rsqrt(used.var + self.epsilon)
-        y = (wide - used.mean) * factor + bias
-        return y.astype(x.dtype), moments, before
 
 
-def instance_norm(*, name: str | None = None) -> nn.GroupNorm:
-    """InstanceNorm with learned scale and bias: one group per channel."""
-    return nn.GroupNorm(
-        num_groups=None,
-        group_size=1,
-        epsilon=1e-5,
-        # The fast variance, E[x^2] - E[x]^2, cancels where the mean is large.
-        use_fast_variance=False,
-        name=name,
-    )
+def check_choice(what: str, got: str, known: Sequence[str]):
+    """ValueError that lists what is known, if `got` is not."""
+    if got not in known:
+        raise ValueError(f"unknown {what} {got!r}; known: {', '.join(known)}.")
+
+
+def check_stages(blocks: Sequence[int], count: int):
+    """ValueError if `blocks` does not give each of `count` stages at least one."""
+    if len(blocks) != count or min(blocks) < 1:
+        raise ValueError(
+            f"blocks {tuple(blocks)} should be {count} numbers of at least 1, one for "
+            "each stage."
+        )

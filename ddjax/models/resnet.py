@@ -1,81 +1,135 @@
-"""ResNet-18 with torchvision's topology, paddings and initialisation."""
+"""ResNets with torchvision's topology, paddings and initialisation."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ddjax.models import layers
+from ddjax.models import layers, norms
 
-__all__ = ["ResNet18"]
-
-_BLOCKS = (2, 2, 2, 2)
+__all__ = ["ResNet", "ResNet18", "ResNet50", "ResNet101"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; BatchNorms reported in torch's order."""
+    """Two 3x3 convolutions and a shortcut; norms reported in torch's order."""
 
     features: int
     stride: int
+    norm: str
     conv: Callable | None = None
 
     @nn.compact
     def __call__(self, x, train: bool):
-        def normed(x, size, stride, conv, norm):
-            x = layers.conv(self.features, size, stride, hook=self.conv, name=conv)(x)
-            return layers.BatchNorm(name=norm)(x, train)
-
-        y, *first = normed(x, 3, self.stride, "conv1", "bn1")
-        y, *second = normed(nn.relu(y), 3, 1, "conv2", "bn2")
-        reports = [first, second]
-        if x.shape != y.shape:
-            x, *shortcut = normed(x, 1, self.stride, "downsample.0", "downsample.1")
-            reports.append(shortcut)
-        return nn.relu(x + y), reports
+        unit = partial(_unit, self, train)
+        y, first = unit(x, self.features, 3, self.stride, "conv1", "bn1")
+        y, second = unit(nn.relu(y), self.features, 3, 1, "conv2", "bn2")
+        x, shortcut = _shortcut(unit, x, y, self.stride)
+        return nn.relu(x + y), [*first, *second, *shortcut]
 
 
-class ResNet18(nn.Module):
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, four times as wide outside.
+
+    The 3x3 convolution has the stride, as in torchvision ("v1.5"); in the paper it is
+    the first.
+    """
+
+    features: int
+    stride: int
+    norm: str
+    conv: Callable | None = None
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        unit = partial(_unit, self, train)
+        y, first = unit(x, self.features, 1, 1, "conv1", "bn1")
+        y, second = unit(nn.relu(y), self.features, 3, self.stride, "conv2", "bn2")
+        y, third = unit(nn.relu(y), 4 * self.features, 1, 1, "conv3", "bn3")
+        x, shortcut = _shortcut(unit, x, y, self.stride)
+        return nn.relu(x + y), [*first, *second, *third, *shortcut]
+
+
+def _unit(block, train, x, features, size, stride, *names):
+    return layers.conv_norm(
+        x,
+        train,
+        names,
+        block.norm,
+        features=features,
+        size=size,
+        stride=stride,
+        hook=block.conv,
+    )
+
+
+def _shortcut(unit, x, y, stride):
+    """`x` in the shape of `y`."""
+    if x.shape == y.shape:
+        return x, []
+    return unit(x, y.shape[-1], 1, stride, "downsample.0", "downsample.1")
+
+
+class ResNet(nn.Module):
     """K. He et al., "Deep Residual Learning", CVPR 2016, arxiv.org/abs/1512.03385.
 
     The stem "7x7" is torchvision's (stride 2 and max pooling: 224 pixels to 56); "3x3"
-    is the one for small images (stride 1, no pooling). `features` are the pooled
-    activations, 8 times `width` of them.
+    is the one for small images (stride 1, no pooling); "auto" takes "3x3" up to 64
+    pixels. `features` are the pooled activations: 8 times `width` of them, 32 times
+    with bottlenecks.
     """
 
     num_classes: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # of each stage
+    bottleneck: bool = False
     width: int = 64
-    stem: str = "7x7"
+    stem: str = "auto"  # "7x7", "3x3" or "auto"
+    norm: str = "batch"  # "batch" or "instance"
     conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
-        if self.stem not in ("7x7", "3x3"):
-            raise ValueError(f"unknown stem {self.stem!r}; known: 7x7, 3x3.")
-        smallest = 32 if self.stem == "7x7" else 8
+        layers.check_choice("stem", self.stem, ("auto", "7x7", "3x3"))
+        layers.check_choice("norm", self.norm, ("batch", "instance"))
+        stem = self._stem(shape)
+        smallest = 32 if stem == "7x7" else 8
         if min(shape[:2]) < smallest:
             raise ValueError(
-                f"ResNet-18 with stem {self.stem} needs images of at least "
-                f"{smallest} pixels; got {shape[0]}x{shape[1]}."
+                f"a ResNet with stem {stem} needs images of at least {smallest} "
+                f"pixels; got {shape[0]}x{shape[1]}."
             )
+
+    def _stem(self, shape):
+        if self.stem != "auto":
+            return self.stem
+        return "3x3" if layers.is_small(shape) else "7x7"
 
     @nn.compact
     def __call__(self, x, train: bool):
-        size, stride = (7, 2) if self.stem == "7x7" else (3, 1)
-        x = layers.conv(self.width, size, stride, hook=self.conv, name="conv1")(x)
-        x, *report = layers.BatchNorm(name="bn1")(x, train)
-        reports = [report]
+        large = self._stem(x.shape[1:]) == "7x7"
+        size, stride = (7, 2) if large else (3, 1)
+        x, reports = _unit(self, train, x, self.width, size, stride, "conv1", "bn1")
         x = nn.relu(x)
-        if self.stem == "7x7":
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        for stage, blocks in enumerate(_BLOCKS):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                name = f"layer{stage + 1}.{block}"
-                unit = BasicBlock(self.width * 2**stage, stride, self.conv, name=name)
+        if large:
+            x = layers.max_pool(x)
+        block = Bottleneck if self.bottleneck else BasicBlock
+        for stage, count in enumerate(self.blocks):
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                unit = block(
+                    self.width * 2**stage,
+                    stride,
+                    self.norm,
+                    self.conv,
+                    name=f"layer{stage + 1}.{index}",
+                )
                 x, more = unit(x, train)
                 reports += more
         features = jnp.mean(x, (1, 2))
         head = layers.dense(self.num_classes, features.shape[-1], name="fc")
-        logits = head(features)
-        moments, running = zip(*reports)
-        return logits, {"features": features, "moments": moments, "running": running}
+        return head(features), norms.outputs(features, reports)
+
+
+ResNet18 = partial(ResNet, blocks=(2, 2, 2, 2))
+ResNet50 = partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True)
+ResNet101 = partial(ResNet, blocks=(3, 4, 23, 3), bottleneck=True)

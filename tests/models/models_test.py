@@ -12,7 +12,7 @@ import pytest
 from absl.testing import parameterized
 
 from ddjax import models
-from ddjax.models import convnet, layers, resnet
+from ddjax.models import convnet, layers, norms, resnet
 from ddjax.types import DataInfo
 
 
@@ -212,7 +212,7 @@ class TestLayout:
 class TestBatchNorm:
     def test_moments_do_not_cancel_far_from_zero(self, key):
         x = 1000 + 0.01 * jax.random.normal(key, (3, 16, 16, 2))
-        layer = layers.BatchNorm()
+        layer = norms.BatchNorm()
         variables = layer.init(key, x, train=False)
         _, moments, _ = layer.apply(variables, x, train=False)
         exact = np.asarray(x, np.float64).var((1, 2))
@@ -223,7 +223,7 @@ class TestBatchNorm:
             jax.random.normal(key, (6, 5, 4, 3))
             * jnp.arange(1.0, 7)[:, None, None, None]
         )
-        layer = layers.BatchNorm()
+        layer = norms.BatchNorm()
         variables = layer.init(key, x, train=False)
         _, moments, _ = layer.apply(variables, x, train=False)
         total = moments.var.mean(0) + moments.mean.var(0)
@@ -231,7 +231,7 @@ class TestBatchNorm:
 
     def test_bfloat16_inputs_keep_float32_statistics(self, key):
         x = jax.random.normal(key, (64, 8, 8, 2), jnp.bfloat16)
-        layer = layers.BatchNorm()
+        layer = norms.BatchNorm()
         variables = layer.init(key, x, train=False)
         (y, moments, _), updated = layer.apply(
             variables, x, train=True, mutable=["batch_stats"]
@@ -248,7 +248,7 @@ class TestInstanceNorm:
     @pytest.mark.parametrize("offset", [0.0, 300.0])
     def test_normalises_each_channel_of_each_image(self, key, offset):
         x = offset + jax.random.normal(key, (3, 6, 6, 4))
-        layer = layers.instance_norm()
+        layer = norms.instance_norm()
         y = layer.apply(layer.init(key, x), x)
         exact = np.asarray(x, np.float64)
         centred = exact - exact.mean((1, 2), keepdims=True)
@@ -419,8 +419,25 @@ class TestErrors:
             ("convnet", 32, {"initializer": "zeros"}, r"unknown initializer 'zeros'"),
             ("resnet18", 32, {"stem": "5x5"}, r"unknown stem '5x5'"),
             ("convnet", 7, {}, r"use depth 2 or less"),
-            ("resnet18", 31, {}, r"at least 32 pixels; got 31x31"),
-            ("resnet18", 7, {"stem": "3x3"}, r"at least 8 pixels; got 7x7"),
+            ("resnet18", 31, {"stem": "7x7"}, r"at least 32 pixels; got 31x31"),
+            ("resnet18", 7, {}, r"stem 3x3 needs .* at least 8 pixels; got 7x7"),
+            ("resnet18", 32, {"norm": "none"}, r"unknown norm 'none'"),
+            ("resnet18", 32, {"num_classes": 3}, r"no option 'num_classes'"),
+            ("resnetap10", 31, {"stem": "large"}, r"stem large .* at least 32 pixels"),
+            ("resnetap10", 7, {}, r"stem small .* at least 8 pixels; got 7x7"),
+            ("vgg11", 27, {}, r"at least 28 pixels; got 27x27"),
+            ("vgg11", 32, {"head": "fc"}, r"unknown head 'fc'; known: auto, mlp"),
+            ("mobilenet_v2", 7, {}, r"stem small .* at least 8 pixels; got 7x7"),
+            ("mobilenet_v2", 32, {"blocks": (1, 1)}, r"should be 7 numbers"),
+            ("efficientnet_b0", 31, {"stem": "large"}, r"stem large .* at least 32"),
+            ("vit_tiny", 100, {}, r"patch 16 does not divide .* one of 1, 2, 4, 5, 10"),
+            ("vit_tiny", 31, {}, r"patch 2 does not divide .* one of 1, 31, or resize"),
+            ("vit_tiny", 32, {"width": 16}, r"width 16 is not a multiple of heads 3"),
+            ("swin_tiny", 33, {}, r"patch 2 does not divide images of 33x33"),
+            ("swin_tiny", 32, {"heads": (3, 5, 6, 8)}, r"stage 1 .* its 5 heads"),
+            ("swin_tiny", 32, {"heads": (3,)}, r"1 numbers of heads for 4 stages"),
+            ("convnext_tiny", 226, {}, r"patch 4 does not divide images of 226x226"),
+            ("convnext_tiny", 7, {}, r"patch 1 needs .* at least 8 pixels; got 7x7"),
         ],
     )
     def test_mistakes_are_named(self, name, size, options, message):
