@@ -9,8 +9,10 @@ from ddjax.data.load import (
     load,
     normalise_info,
 )
+from ddjax.data.records import Records
 
 __all__ = [
+    "Records",
     "augment",
     "batches",
     "class_major",

@@ -66,10 +66,12 @@ class Prepared(NamedTuple):
         labels = np.empty(count, np.int32)
         for rows, records in _chunks(self, split):
             labels[rows] = [label for _, label in records]
+        beside = path.with_name(f".{path.name}.{os.getpid()}.npy")
         with contextlib.suppress(OSError):  # a shared folder may be read-only
-            beside = path.with_name(f".{path.name}.{os.getpid()}.npy")
             np.save(beside, labels)
             os.replace(beside, path)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         return labels
 
     def encoded(self, split: str) -> Iterator[bytes]:
