@@ -8,6 +8,7 @@ PATH is a folder of class folders (`train/<class>/*.jpg` and `test/<class>/*.jpg
 written to <folder>/<name>/<version>/; --config.data.name=mine then trains on it.
 """
 
+import contextlib
 import pathlib
 
 from absl import flags, logging
@@ -51,21 +52,23 @@ def main() -> None:
         if flags.FLAGS[flag.name].present:
             kind = "a named set" if _SOURCE.value else "your own images (--source)"
             raise ValueError(f"--{flag.name} is for {kind}; leave it away.")
-    observe = _Observer()
-    if _SOURCE.value:
-        options = {name: flag.value for name, flag in _OWN.items()}
-        folder = prepare.prepare(
-            _SOURCE.value, _NAME.value, _FOLDER.value, observe=observe, **options
-        )
-    else:
-        from ddjax.data import named
-
-        kept = str(sets.kept_in(_FOLDER.value))
-        folder = named.prepare(_NAME.value, kept, _MANUAL.value, logging.info)
-    observe.close()
+    with contextlib.closing(_Observer()) as observe:
+        folder = _prepare(observe)
     if _SOURCE.value and not observe.called:
         logging.info("It is prepared already, from the same source: nothing to do.")
     print("\n".join(summary(folder, _NAME.value, _FOLDER.value)))
+
+
+def _prepare(observe):
+    if _SOURCE.value:
+        options = {name: flag.value for name, flag in _OWN.items()}
+        return prepare.prepare(
+            _SOURCE.value, _NAME.value, _FOLDER.value, observe=observe, **options
+        )
+    from ddjax.data import named
+
+    kept = str(sets.kept_in(_FOLDER.value))
+    return named.prepare(_NAME.value, kept, _MANUAL.value, logging.info)
 
 
 class _Observer:
