@@ -1,6 +1,6 @@
 """Names to arrays: data sets, batches and augmentation."""
 
-from ddjax.data import augment, batches
+from ddjax.data import augment, batches, dsa, stream, zca
 from ddjax.data.load import (
     class_major,
     class_slices,
@@ -15,8 +15,11 @@ __all__ = [
     "batches",
     "class_major",
     "class_slices",
+    "dsa",
     "fingerprint",
     "hold_out",
     "load",
     "normalise_info",
+    "stream",
+    "zca",
 ]
