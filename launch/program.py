@@ -1,14 +1,14 @@
-"""What all programs share: flags, one-line errors, and the compile cache."""
+"""What all programs of an experiment share: its config, and the compile cache."""
 
-import logging as standard_logging
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
+
+from launch import command
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -20,7 +20,6 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Where artifacts are kept; runs/<name of the config> by default."
 )
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
 
 
@@ -31,58 +30,21 @@ def key(config, purpose: str, seed: int = 0) -> jax.Array:
 
 
 def main(run: Callable) -> None:
-    """Runs `run(config, workdir)` as a program.
+    """Runs `run(config, workdir)` as a program; see `command.main`.
 
-    An error that the user can mend is a ValueError and ends in one line; --debug shows
-    where it came from. Ctrl-C leaves what is done on disk.
+    Ctrl-C leaves what is done on disk.
     """
 
-    def program(arguments):
-        del arguments  # none are left: see _parse
-        _log_plainly()
+    def program():
         enable_compile_cache()
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        try:
-            run(_CONFIG.value, workdir)
-        except ValueError as error:
-            if _DEBUG.value:
-                raise
-            sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            sys.exit("\nstopped. The same command goes on from the last checkpoint.")
+        run(_CONFIG.value, workdir)
 
-    for name in ("config", "workdir", "debug"):  # for --help to show them
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    app.run(program, flags_parser=_parse)
-
-
-def _parse(arguments):
-    """Flags, with a mistake in them as a line instead of a traceback."""
-    try:
-        rest = flags.FLAGS(arguments)
-        _CONFIG.value.name  # noqa: B018  (raises what loading the file has raised)
-    except (AttributeError, KeyError) as error:  # of ml_collections: no such field
-        told = str(error).replace(r"\n", ". ").replace("\\", "").strip("'\"")
-        sys.exit(f"error: the config has no such field: {told}")
-    except (flags.Error, OSError, ValueError, TypeError) as error:
-        # What a config file raises comes with its traceback; the last line counts.
-        told = str(error).strip().splitlines()[-1].strip()
-        sys.exit(f"error: {told.removeprefix('ValueError: ')}")
-    if len(rest) > 1:
-        sys.exit(f"error: unknown argument {rest[1]!r}; see --help for the flags.")
-    return rest
-
-
-def _log_plainly() -> None:
-    """Messages without the prefix that only developers read."""
-    logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(message)s"))
-    standard_logging.getLogger("jax").setLevel(standard_logging.WARNING)
-    # Orbax logs through absl, as we do: only the file tells them apart.
-    logging.get_absl_handler().addFilter(
-        lambda line: (
-            line.levelno >= standard_logging.ERROR or "/orbax/" not in line.pathname
-        )
+    command.main(
+        program,
+        ("config", "workdir"),
+        stopped="The same command goes on from the last checkpoint.",
+        load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
     )
 
 

@@ -25,11 +25,12 @@ class _Bar(tqdm.tqdm):
         elapsed, made = shown["elapsed"], shown["n"] - shown["initial"]
         rate = shown["rate"] or (made / elapsed if elapsed else 0)
         pace = f"{1 / rate:.2g} s/{shown['unit']}" if rate else "? s/step"
+        pace = f"{rate:.0f} a second" if rate and rate > 100 else pace
         return {**shown, "pace": pace}
 
 
 def bar(title: str, total: int, done: int = 0, unit: str = "step"):
-    """A progress bar with seconds per step and the time left."""
+    """A progress bar with seconds per step (or steps a second) and the time left."""
     return _Bar(
         total=total,
         initial=done,

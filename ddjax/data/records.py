@@ -11,7 +11,7 @@ from ddjax.data import decode, sets
 
 __all__ = ["Records"]
 
-_TOGETHER = 16  # images that a thread reads and decodes at a time
+_TOGETHER = 128  # images that a thread reads and decodes at a time, at most
 
 
 class Records:
@@ -61,15 +61,18 @@ class Records:
         wanted = np.asarray(self._rows[rows])
         flat = wanted.ravel()
         images = np.empty((flat.size, *self._shape), np.uint8)
-        starts = range(0, flat.size, _TOGETHER)
+        # Few reads of many records: one alone costs as much as decoding a small image.
+        workers = os.cpu_count()
+        step = min(max(flat.size // workers, 8), _TOGETHER)
+        starts, reader = range(0, flat.size, step), self._reader
 
         def fill(start):
-            part = flat[start : start + _TOGETHER].tolist()
-            for i, record in enumerate(self._source.__getitems__(part)):
-                images[start + i] = self._pixels(record["image"], part[i])
+            part = flat[start : start + step].tolist()
+            for i, (encoded, _) in enumerate(reader.read(part)):
+                images[start + i] = self._pixels(encoded, part[i])
 
         if len(starts) > 1:
-            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            with concurrent.futures.ThreadPoolExecutor(workers) as pool:
                 list(pool.map(fill, starts))  # raises what they raise
         elif len(starts) == 1:
             fill(0)
@@ -93,7 +96,7 @@ class Records:
 
     def encoded(self, row: int) -> bytes:
         """One image as it is stored."""
-        return self._source[int(self._rows[row])]["image"]
+        return self._reader.read([int(self._rows[row])])[0][0]
 
     def fingerprint(self) -> bytes:
         """Identifies the pixels without reading them."""
@@ -116,8 +119,8 @@ class Records:
             ) from error
 
     @functools.cached_property
-    def _source(self):
-        return sets.records_of(self._prepared.folder, self._split)
+    def _reader(self):
+        return sets.Reader(self._prepared, self._split)
 
     def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k != "_source"}
+        return {k: v for k, v in vars(self).items() if k != "_reader"}

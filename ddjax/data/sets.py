@@ -7,17 +7,20 @@ TensorFlow.
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Prepared", "describe", "find", "kept_in", "notes", "records_of", "versions"]
+__all__ = ["Prepared", "Reader", "describe", "find", "image_and_label", "kept_in"]
+__all__ += ["notes", "versions"]
 
 _DESCRIPTION = "dataset_info.json"  # TFDS's; a folder that has one is a set
+_AGAIN = "Remove it, and prepare it again with `python -m launch.prepare`."
 _CHUNK = 1024  # records that are read together
 _TEST = ("test", "validation")  # the first that a set has
 
@@ -33,6 +36,7 @@ class Prepared(NamedTuple):
     lengths: dict[str, tuple[int, ...]]  # images in each shard of each split
     num_bytes: dict[str, int]  # of each split's records
     written: int  # when; nanoseconds
+    keys: tuple[str, str]  # of the image and of the label in a record
 
     def split(self, split: str) -> str:
         """The set's own name of "train" or "test".
@@ -61,7 +65,7 @@ class Prepared(NamedTuple):
                 return labels
         labels = np.empty(count, np.int32)
         for rows, records in _chunks(self, split):
-            labels[rows] = [record["label"] for record in records]
+            labels[rows] = [label for _, label in records]
         with contextlib.suppress(OSError):  # a shared folder may be read-only
             beside = path.with_name(f".{path.name}.{os.getpid()}.npy")
             np.save(beside, labels)
@@ -71,7 +75,7 @@ class Prepared(NamedTuple):
     def encoded(self, split: str) -> Iterator[bytes]:
         """All images of a split as they are stored, one after another."""
         for _, records in _chunks(self, split):
-            yield from (record["image"] for record in records)
+            yield from (image for image, _ in records)
 
 
 def kept_in(folder: str | os.PathLike = "") -> pathlib.Path:
@@ -133,25 +137,19 @@ def notes(folder: str | os.PathLike) -> dict:
 def _describe(folder, written):  # a set that was written anew is read anew
     import tensorflow_datasets as tfds  # slow to import
 
-    again = "Prepare it again with `python -m launch.prepare --overwrite`."
     try:
         info = tfds.builder_from_directory(folder).info
         lengths = {n: tuple(s.shard_lengths) for n, s in info.splits.items()}
     except Exception as error:  # TFDS raises many kinds
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{folder} is damaged: {reason}. {again}") from error
+        raise ValueError(f"{folder} is damaged: {reason}. {_AGAIN}") from error
     if info.file_format is None or info.file_format.value != "array_record":
         kind = info.file_format.value if info.file_format else "an unknown format"
-        raise ValueError(f"{folder} is kept as {kind}, not as array_record. {again}")
-    features = dict(info.features)
-    image, label = features.get("image"), features.get("label")
-    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
-        image = None
-    if image is None or not isinstance(label, tfds.features.ClassLabel):
-        raise ValueError(
-            f"{folder} is no set of labelled 8-bit images: it has the fields "
-            f"{', '.join(features)}, and `image` and `label` are needed."
-        )
+        raise ValueError(f"{folder} is kept as {kind}, not as array_record. {_AGAIN}")
+    keys = image_and_label(info)
+    image, label = (info.features[key] for key in keys)
+    if np.dtype(image.np_dtype) != np.uint8:
+        raise ValueError(f"{folder} has pixels of {image.np_dtype}; uint8 is needed.")
     *sides, channels = image.shape
     return Prepared(
         folder,
@@ -162,24 +160,76 @@ def _describe(folder, written):  # a set that was written anew is read anew
         lengths,
         {n: int(s.num_bytes) for n, s in info.splits.items()},
         written,
+        keys,
     )
 
 
-def records_of(folder: str, split: str):
-    """TFDS's random access to {"image": encoded bytes, "label": int} by position."""
+def image_and_label(info) -> tuple[str, str]:
+    """The keys of a set's image and label.
+
+    Args:
+      info: tfds.core.DatasetInfo.
+
+    Returns:
+      (image key, label key): what the set says is learned from what, if that is an
+      image and a class; else "image" and "label", if they are; else, if the set says
+      nothing, its only image and its only class.
+
+    Raises:
+      ValueError: there is no such pair.
+    """
     import tensorflow_datasets as tfds  # slow to import
 
-    builder = tfds.builder_from_directory(folder)
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return builder.as_data_source(split, decoders=decoders)
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    named = isinstance(info.features, tfds.features.FeaturesDict)
+    features = dict(info.features.items()) if named else {}
+    of_kind = [{k for k, f in features.items() if isinstance(f, i)} for i in kinds]
+    pairs = [(info.supervised_keys or ())[:2], ("image", "label")]
+    if info.supervised_keys is None and [len(keys) for keys in of_kind] == [1, 1]:
+        pairs.append(tuple(min(keys) for keys in of_kind))
+    for pair in pairs:
+        if pair in itertools.product(*of_kind):
+            return pair
+    has = ", ".join(f"{key} ({type(f).__name__})" for key, f in features.items())
+    raise ValueError(
+        f"{info.full_name} is no set of images with one class each: it has "
+        f"{has or type(info.features).__name__}. An Image and a ClassLabel are needed."
+    )
+
+
+class Reader:
+    """Random access to the records of one split; opens its files on first use."""
+
+    def __init__(self, prepared: Prepared, split: str):
+        import tensorflow_datasets as tfds  # slow to import
+
+        self._prepared = prepared
+        builder = tfds.builder_from_directory(prepared.folder)
+        decoders = {prepared.keys[0]: tfds.decode.SkipDecoding()}
+        self._source = builder.as_data_source(split, decoders=decoders)
+
+    def read(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
+        """(encoded image, label) of some rows.
+
+        Raises:
+          ValueError: a file is missing, or its bytes are not those that were written.
+        """
+        image, label = self._prepared.keys
+        try:
+            records = self._source.__getitems__(rows)
+        except (OSError, RuntimeError, ValueError) as error:  # ArrayRecord's
+            reason = str(error).partition("\n")[0]
+            told = f"{self._prepared.folder} cannot be read: {reason}. {_AGAIN}"
+            raise ValueError(told) from error
+        return [(record[image], record[label]) for record in records]
 
 
 def _chunks(prepared, split):
     """(rows, records) of a whole split, some at a time."""
-    source = records_of(prepared.folder, split)
-    for first in range(0, len(source), _CHUNK):
-        rows = range(first, min(first + _CHUNK, len(source)))
-        yield np.arange(rows.start, rows.stop), source.__getitems__(rows)
+    reader, count = Reader(prepared, split), sum(prepared.lengths[split])
+    for first in range(0, count, _CHUNK):
+        rows = range(first, min(first + _CHUNK, count))
+        yield slice(rows.start, rows.stop), reader.read(rows)
 
 
 def _version(path):

@@ -10,7 +10,6 @@ import pathlib
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import functional
 
 PATH = pathlib.Path(__file__).parent / "fixtures" / "decode.npz"
 SIZE, CROP = 28, 20
@@ -31,6 +30,8 @@ MODES = {3: "L", 7: "CMYK", 12: "L"}  # the others are RGB
 
 
 def main():
+    from torchvision.transforms import functional  # only this script needs it
+
     random = np.random.default_rng(0)
     files, boxes, wanted = [], [], {"resized": [], "cropped": []}
     for number, shape in enumerate(SHAPES):

@@ -16,7 +16,16 @@ import pytest
 
 from configs import default
 from ddjax import checkpoint, data
-from launch import evaluate, program, progress, recover, relabel, squeeze, stats
+from launch import (
+    command,
+    evaluate,
+    program,
+    progress,
+    recover,
+    relabel,
+    squeeze,
+    stats,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -530,8 +539,8 @@ class TestCommandLine:
 
     def test_bug_is_not_taken_for_a_mistake(self, monkeypatch):
         """A KeyError from inside a stage keeps its traceback."""
-        monkeypatch.setattr(program, "_log_plainly", lambda: None)
-        monkeypatch.setattr(program.app, "run", lambda run, **_: run(["program"]))
+        monkeypatch.setattr(command, "_log_plainly", lambda: None)
+        monkeypatch.setattr(command.app, "run", lambda run, **_: run(["program"]))
 
         def run(config, workdir):
             return {}["bug"]

@@ -1,0 +1,77 @@
+"""What all commands share: flags, messages, and errors in one line."""
+
+import logging as standard_logging
+import sys
+from collections.abc import Callable, Iterable
+
+from absl import app, flags, logging
+
+_TALKATIVE = ("/orbax/", "/tensorflow_datasets/")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def main(
+    run: Callable[[], None],
+    names: Iterable[str],
+    *,
+    stopped: str,
+    load: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs `run()` as a program.
+
+    An error that the user can mend is a ValueError and ends in one line; --debug shows
+    where it came from.
+
+    Args:
+      run: what the program does.
+      names: its flags, for --help to show them.
+      stopped: said after Ctrl-C: what is left, and what to do.
+      load: called when the flags are known; its errors are mistakes in them.
+    """
+
+    def program(arguments):
+        del arguments  # none are left: see _parse
+        _log_plainly()
+        try:
+            run()
+        except ValueError as error:
+            if _DEBUG.value:
+                raise
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(f"\nstopped. {stopped}")
+
+    for name in (*names, "debug"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    app.run(program, flags_parser=lambda arguments: _parse(arguments, load))
+
+
+def _parse(arguments, load):
+    """Flags, with a mistake in them as a line instead of a traceback."""
+    try:
+        rest = flags.FLAGS(arguments)
+        load()
+    except (AttributeError, KeyError) as error:  # of ml_collections: no such field
+        told = str(error).replace(r"\n", ". ").replace("\\", "").strip("'\"")
+        sys.exit(f"error: the config has no such field: {told}")
+    except (flags.Error, OSError, ValueError, TypeError) as error:
+        # What a config file raises comes with its traceback; the last line counts.
+        told = str(error).strip().splitlines()[-1].strip()
+        sys.exit(f"error: {told.removeprefix('ValueError: ')}")
+    if len(rest) > 1:
+        sys.exit(f"error: unknown argument {rest[1]!r}; see --help for the flags.")
+    return rest
+
+
+def _log_plainly() -> None:
+    """Messages without the prefix that only developers read."""
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(message)s"))
+    standard_logging.getLogger("jax").setLevel(standard_logging.WARNING)
+    # Orbax and TFDS log through absl, as we do: only the file tells them apart.
+    logging.get_absl_handler().addFilter(
+        lambda line: (
+            line.levelno >= standard_logging.ERROR
+            or not any(part in line.pathname for part in _TALKATIVE)
+        )
+    )
