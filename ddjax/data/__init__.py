@@ -1,6 +1,6 @@
 """Names to arrays: data sets, batches and augmentation."""
 
-from ddjax.data import augment, batches
+from ddjax.data import augment, batches, dsa, stream, zca
 from ddjax.data.load import (
     EMBEDDED,
     class_major,
@@ -21,8 +21,11 @@ __all__ = [
     "batches",
     "class_major",
     "class_slices",
+    "dsa",
     "fingerprint",
     "hold_out",
     "load",
     "normalise_info",
+    "stream",
+    "zca",
 ]

@@ -115,7 +115,7 @@ def adjust_hue(images: jax.Array, shift) -> jax.Array:
         jnp.where(green == high, blue - red, red - green),
     ) / jnp.where(spread == 0, 1.0, spread)
     sextant += jnp.where(red == high, 0.0, jnp.where(green == high, 2.0, 4.0))
-    hue = sextant / 6 + _per_image(shift)
+    hue = sextant / 6 + _per_image(shift, images.dtype)
     # Each channel is a trapezoid of the hue, a third of a turn from the next.
     distance = (jnp.array([5.0, 3.0, 1.0], images.dtype) + 6 * hue) % 6
     return high - spread * jnp.clip(jnp.minimum(distance, 4 - distance), 0.0, 1.0)
@@ -151,7 +151,7 @@ def lighting(
 
 
 def _blend(images, other, factor):
-    factor = _per_image(factor)
+    factor = _per_image(factor, images.dtype)
     return jnp.clip(factor * images + (1.0 - factor) * other, 0.0, 1.0)
 
 
@@ -163,9 +163,9 @@ def _grey(images):
     return (images * jnp.array(_LUMA, images.dtype)).sum(-1, keepdims=True)
 
 
-def _per_image(factor):
+def _per_image(factor, dtype):
     """A factor [...] shaped for images [..., H, W, ch]; a scalar stays a scalar."""
-    factor = jnp.asarray(factor)
+    factor = jnp.asarray(factor, dtype)
     return factor[..., None, None, None] if factor.ndim else factor
 
 

@@ -112,7 +112,13 @@ def apply(params: Params, images: jax.Array) -> jax.Array:
       params: of one draw for all images, or of N.
       images: any N, where the draw is one for all.
     """
-    return jax.lax.switch(params.operator, list(OPERATORS.values()), params, images)
+    branches = [
+        lambda params, images, operator=operator: operator(params, images).astype(
+            images.dtype
+        )
+        for operator in OPERATORS.values()
+    ]
+    return jax.lax.switch(params.operator, branches, params, images)
 
 
 def _part(ratio: float, side: int) -> int:

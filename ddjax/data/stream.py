@@ -122,7 +122,10 @@ class Stream:
           steps: which, such as `range(done, total)`.
           workers: processes that decode; 0 for threads of this one. Each is a fresh
             Python that imports the main program again, which therefore needs its
-            `if __name__ == "__main__"`; absl's flags must have been parsed.
+            `if __name__ == "__main__"`. Grain asks absl for flags then: a program that
+            does not start by `absl.app.run` calls `absl.flags.FLAGS.mark_as_parsed()`.
+            Batches pass through /dev/shm, which has to hold some of each worker: a
+            container's usual 64 MB are too few for large images.
         """
         import grain  # slow to import
 

@@ -68,8 +68,8 @@ def fit(images, *, mean=0.0, std=1.0, regularisation: float = 0.1) -> Zca:
     covariance = np.zeros((size, size))
     for i in starts:
         chunk = _normalised(images[i : i + _CHUNK], mean, std) - centre
-        covariance += chunk.T @ chunk / (count - 1)
-    variances, directions = np.linalg.eigh(covariance)
+        covariance += chunk.T @ chunk
+    variances, directions = np.linalg.eigh(covariance / (count - 1))
     # A singular covariance has eigenvalues a little below zero.
     scale = np.sqrt(np.maximum(variances, 0) + regularisation)
     whiten = directions / scale @ directions.T

@@ -302,6 +302,22 @@ class TestRandomCrop:
         np.testing.assert_allclose(out, images, rtol=1e-6)
 
     @pytest.mark.parametrize("shared", [True, False])
+    def test_equal_to_the_last_bit_to_what_tables_were_made_with(self, key, shared):
+        images = jax.random.uniform(key, (4, 12, 9, 3))
+
+        def one(key, images):
+            box = augment.sample_crop(key, 12, 9, (0.08, 1.0))
+            return plain_crop_resize(images, box)
+
+        if shared:
+            wanted = jax.jit(one)(key, images)
+        else:
+            each = jax.vmap(lambda key, image: one(key, image[None])[0])
+            wanted = jax.jit(each)(jax.random.split(key, 4), images)
+        got = self.crop(key, images, (0.08, 1.0), shared)
+        np.testing.assert_array_equal(got, wanted)
+
+    @pytest.mark.parametrize("shared", [True, False])
     def test_another_size(self, key, shared):
         """The boxes are those drawn for the images' own size."""
         images = jax.random.uniform(key, (3, 16, 12, 2))

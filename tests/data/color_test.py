@@ -119,6 +119,13 @@ class TestColorJitter:
         out = color.color_jitter(key, images, 0.4, 0.4, 0.4, 0.1)
         assert len({np.asarray(one).tobytes() for one in out}) == 3
 
+    def test_keeps_the_type_of_the_images(self, key):
+        images = jnp.ones((2, 4, 4, 3), jnp.bfloat16)
+        out = jax.eval_shape(
+            lambda key, x: color.color_jitter(key, x, 0.4, 0.4, 0.4, 0.1), key, images
+        )
+        assert out.dtype == jnp.bfloat16
+
     def test_no_strength_is_the_identity(self, key, image):
         out = color.color_jitter(key, image[None], 0, 0, 0)
         np.testing.assert_array_equal(out[0], image)

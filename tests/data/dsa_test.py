@@ -92,6 +92,11 @@ class TestApply:
         assert float(got) == pytest.approx(float(wanted), rel=1e-3, abs=1e-3)
         assert float(jnp.abs(got)) > 0.1
 
+    def test_keeps_the_type_of_the_images(self, key):
+        images = jnp.ones((2, 8, 8, 3), jnp.bfloat16)
+        params = dsa.sample(key, 8, 8)
+        assert jax.eval_shape(dsa.apply, params, images).dtype == jnp.bfloat16
+
     def test_one_program_for_all_draws(self, key):
         images = jnp.zeros((2, 8, 8, 3))
 
