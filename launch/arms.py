@@ -4,6 +4,11 @@ An arm is written "method/start", such as "wmdd/real", or is the name of a basel
 such as "herding". The config's section `methods.<method>` says how an arm recovers.
 """
 
+import functools
+
+import jax
+import jax.numpy as jnp
+
 from ddjax import (
     data,
     methods,
@@ -48,11 +53,35 @@ def check_with(config, info, counts, streamed: bool) -> None:
     for arm in (ours(config), *config.evaluate.against):
         name, _ = split(arm)
         if name in methods.names():
-            build(config, name, teacher, info)
+            method = build(config, name, teacher, info)
+            _check_teacher(config, arm, method, teacher, info)
             recover.chunks(1, 1, 1, section(config, name)["layout"])
     _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
     _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))
     atoms.options(config.stats)
+
+
+def _check_teacher(config, arm, method, teacher, info):
+    """ValueError if a method reads what the teacher has not."""
+    seen = reported(teacher, info)
+    if "running" in method.requires and not seen["running"]:
+        raise ValueError(
+            f"{arm} matches the running statistics of BatchNorm, and the network "
+            f"{config.squeeze.model.name!r} has none as it is configured. Choose one "
+            "with BatchNorm, or wmdd, which can match what LayerNorms read."
+        )
+
+
+def reported(network, info) -> dict:
+    """Shapes of what a network reports of one image; see `models.Network`."""
+    return _reported(network, info.shape)
+
+
+@functools.cache
+def _reported(network, shape):
+    variables = jax.eval_shape(network.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(network.apply, variables, image)[1]
 
 
 def _one_of(field, values, known):

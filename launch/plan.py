@@ -90,9 +90,7 @@ def _plan(config) -> Plan:
     teacher = inputs.build_network(config.squeeze.model, outline.info)
     pupil = inputs.build_network(config.student.model, outline.info)
     variables = jax.eval_shape(teacher.init, jax.random.key(0))
-    images = _floats(1, *outline.info.shape)
-    _, out = jax.eval_shape(teacher.apply, variables, images)
-    width = out["features"].shape[-1]
+    width = arms.reported(teacher, outline.info)["features"].shape[-1]
     return Plan(
         config, outline, teacher, pupil, variables, width, _rate(teacher, outline.info)
     )
@@ -237,7 +235,7 @@ def _chunk_cost(plan, method, wave, ipc) -> parallel.Cost:
     info, width = plan.outline.info, plan.features
     chunks, size = wave.rows.shape
     every = info.num_classes
-    _, out = jax.eval_shape(plan.teacher.apply, plan.variables, _floats(1, *info.shape))
+    out = arms.reported(plan.teacher, info)
     layers = tuple(
         Moments(*(np.zeros((every, m.mean.shape[-1]), np.float32),) * 2)
         for m in out["moments"]

@@ -105,6 +105,8 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     name, start = arms.split(arm)
     info, section = teacher.train.info, arms.section(config, name)
     method = arms.build(config, name, teacher.network, info)
+    if "class_stats" in method.requires:
+        _tell_without_batch_norm(config, teacher)
     matched = "barycenter" in method.requires
     atoms = None
     if matched or start == "real":
@@ -134,6 +136,23 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     plan = recover.waves(cuts, num_steps, parallel.device_count())
     context = Context(teacher=teacher.variables)
     return Job(key_steps, method, context, goals, cuts, plan, num_steps)
+
+
+def _tell_without_batch_norm(config, teacher):
+    """Says what stands for the statistics of BatchNorm, where there is none."""
+    seen = arms.reported(teacher.network, teacher.train.info)
+    name = config.squeeze.model.name
+    if not seen["moments"]:
+        logging.warning(
+            "%s reports no statistics: images are matched without that term.", name
+        )
+    elif not seen["running"]:
+        logging.info(
+            "%s has no BatchNorm: matched are, class by class, the statistics of what "
+            "its %d other normalisations read.",
+            name,
+            len(seen["moments"]),
+        )
 
 
 def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:

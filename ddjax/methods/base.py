@@ -28,7 +28,8 @@ class Method(NamedTuple):
         dict of scalars, "loss" and one for each of its terms. `batch` holds real
         images where `requires` names "real", else ().
       finalize: `(state, context, targets) -> DistilledSet`, pixels in [0, 1].
-      requires: which artifacts it reads, of "teacher", "class_stats", "barycenter".
+      requires: what it reads: of the artifacts "teacher", "class_stats", "barycenter",
+        and "running", the statistics that only a teacher with BatchNorm has.
     """
 
     init: Callable

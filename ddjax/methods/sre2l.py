@@ -28,7 +28,7 @@ def method(
         L = CE(z, y) + bn_weight sum_l s_l (||V_l - v_l|| + ||M_l - m_l||)
 
     Args:
-      apply_fn: the teacher.
+      apply_fn: the teacher; it must have BatchNorm.
       optimizer: of the pixels.
       augment: `(key, images, count) -> images`.
       bn_weight: 0.01 on ImageNet-1K and CIFAR-100, 1 on Tiny-ImageNet.
@@ -45,4 +45,5 @@ def method(
             "batch_norm": bn_weight * bn,
         }
 
-    return base.from_loss(loss, optimizer, augment=augment, requires=("teacher",))
+    requires = ("teacher", "running")
+    return base.from_loss(loss, optimizer, augment=augment, requires=requires)

@@ -37,6 +37,9 @@ def method(
     worse. The statistics are weighted by the masses of the atoms, as the paper has it
     and the released code has not; with equal masses there is no difference.
 
+    A teacher without BatchNorm has its per-class statistics taken from what its
+    LayerNorms read, and one that reports none goes without that term (both ours).
+
     Args:
       apply_fn: the teacher.
       optimizer: of the pixels.
@@ -57,23 +60,17 @@ def method(
     if match not in ("atoms", "mean"):
         raise ValueError(f"unknown match {match!r}; known: atoms, mean.")
 
+    scaling = {"first_weight": first_bn_weight, "squared": squared}
+
+    def statistics(out, targets):
+        if not per_class:
+            return losses.batch_norm(out["moments"], out["running"], **scaling)
+        return losses.class_batch_norm(
+            out["moments"], targets.class_stats, weights=targets.weights, **scaling
+        )
+
     def loss(images, context, targets):
         logits, out = apply_fn(context.teacher, images)
-        if per_class:
-            bn = losses.class_batch_norm(
-                out["moments"],
-                targets.class_stats,
-                weights=targets.weights,
-                first_weight=first_bn_weight,
-                squared=squared,
-            )
-        else:
-            bn = losses.batch_norm(
-                out["moments"],
-                out["running"],
-                first_weight=first_bn_weight,
-                squared=squared,
-            )
         pair = out["features"], targets.features
         if match == "atoms":
             feature = losses.barycenter_distance(*pair, squared=squared)
@@ -82,11 +79,14 @@ def method(
             feature = losses.mean_distance(
                 *pair, targets.weights, classes=classes, squared=squared
             )
-        return {
+        terms = {
             "feature": feature_weight * feature,
             "cross_entropy": ce_weight * losses.cross_entropy(logits, targets.labels),
-            "batch_norm": bn_weight * bn,
         }
+        if out["moments"]:
+            terms["batch_norm"] = bn_weight * statistics(out, targets)
+        return terms
 
     requires = ("teacher", "class_stats", "barycenter")
+    requires += () if per_class else ("running",)
     return base.from_loss(loss, optimizer, augment=augment, requires=requires)
