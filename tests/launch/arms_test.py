@@ -1,9 +1,11 @@
 """Arms and the sections that say how they recover."""
 
+import json
+
 import pytest
 
 from configs import default
-from launch import arms
+from launch import arms, recover
 
 
 def test_an_arm_is_a_method_with_a_start_or_a_baseline():
@@ -26,3 +28,41 @@ def test_a_section_that_is_missing_or_short_is_refused():
         arms.section(config, "cda")
     with pytest.raises(ValueError, match="methods.wmdd lacks layout, jitter"):
         arms.section(config, "wmdd")
+
+
+class TestTeachersWithoutBatchNorm:
+    def config(self, **model):
+        config = default.get_config("quick")
+        config.squeeze.model = model
+        return config
+
+    def test_what_layer_norms_read_is_matched_instead(self, tmp_path, caplog):
+        config = self.config(name="vit_tiny", width=12, depth=1, heads=2)
+        with caplog.at_level("INFO"):
+            (distilled,) = recover.run(config, tmp_path)
+        assert "vit_tiny has no BatchNorm: matched are" in caplog.text
+        assert "what its 3 other normalisations read" in caplog.text
+        (history,) = tmp_path.glob("recover/*/history.json")
+        assert json.loads(history.read_text())[-1]["batch_norm"] > 0
+        assert distilled.images.images.shape == (20, 8, 8, 1)
+
+    def test_instance_norm_leaves_nothing_to_match(self, tmp_path, caplog):
+        config = self.config(name="convnet", width=4, depth=2, norm="instance")
+        recover.run(config, tmp_path)
+        assert "convnet reports no statistics" in caplog.text
+        (history,) = tmp_path.glob("recover/*/history.json")
+        assert set(json.loads(history.read_text())[-1]) == {
+            "step",
+            "loss",
+            "feature",
+            "cross_entropy",
+        }
+
+    @pytest.mark.parametrize("method", ["sre2l", "cda"])
+    def test_running_statistics_that_are_not_there_are_refused(self, method):
+        config = self.config(name="vit_tiny", width=12, depth=1, heads=2)
+        config.recover.method = method
+        with pytest.raises(
+            ValueError, match=f"{method}/real matches the running .*vit"
+        ):
+            arms.check(config)
