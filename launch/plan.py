@@ -62,11 +62,9 @@ def show(config) -> None:
     Raises:
       ValueError: the config cannot work.
     """
-    plan = _plan(config)
+    plan = outlined(config)
     print(describe(plan))
-    rows = []
-    for make in (_squeeze, _stats, _barycenters, _recover, _relabel, _evaluate):
-        rows += make(plan)
+    rows = work(plan)
     header = ["stage", "what", "steps", "GFLOP a step", "memory", "on disk", "time"]
     cells = [
         [
@@ -84,7 +82,14 @@ def show(config) -> None:
     print(verdict(rows))
 
 
-def _plan(config) -> Plan:
+def work(plan: Plan) -> list[Row]:
+    """All that the config does, in the order in which it does it."""
+    makers = (_squeeze, _stats, _barycenters, _recover, _relabel, _evaluate)
+    return [row for make in makers for row in make(plan)]
+
+
+def outlined(config) -> Plan:
+    """The networks and the data of a config, and how fast this machine is."""
     outline = inputs.outline(config)
     arms.check_with(config, outline.info, outline.counts, outline.streamed)
     teacher = inputs.build_network(config.squeeze.model, outline.info)
