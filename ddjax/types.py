@@ -39,7 +39,7 @@ class DataInfo(NamedTuple):
 class Dataset(NamedTuple):
     """Real images, class-major."""
 
-    images: jax.Array  # [N, H, W, ch] uint8
+    images: jax.Array  # [N, H, W, ch] uint8; or data.Records, which are on disk
     labels: jax.Array  # [N] int32, ascending
     info: DataInfo
 

@@ -247,7 +247,8 @@ def class_slices(dataset: Dataset) -> list[slice]:
 def fingerprint(dataset: Dataset) -> str:
     """A short hash of pixels, labels and class names: the identity of the data.
 
-    Of Records the set's name, version, shards, bytes and size stand for the pixels.
+    Of Records the set's name, version, shards, bytes and size stand for the pixels, so
+    the same images have another hash in memory.
     """
     digest = hashlib.sha256(repr(dataset.info.classes).encode())
     for array in (dataset.images, dataset.labels):

@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -122,6 +124,35 @@ class TestModes:
         wanted = [[0, 0, 1], [128, 254, 255]]
         np.testing.assert_array_equal(decode.decode(data, 1)[..., 0], wanted)
         np.testing.assert_array_equal(decode.decode(data, 3)[..., 2], wanted)
+
+    def test_sixteen_bits_of_colour(self):
+        """Pillow cannot write them, so this is a PNG by its specification."""
+        values = np.array([[[0, 255, 256], [32768, 65279, 65535]]], np.uint16)
+        header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
+        rows = zlib.compress(b"\0" + values.astype(">u2").tobytes())
+        data = b"\x89PNG\r\n\x1a\n"
+        for kind, content in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+            checksum = struct.pack(">I", zlib.crc32(kind + content))
+            data += struct.pack(">I", len(content)) + kind + content + checksum
+        wanted = [[[0, 0, 1], [128, 254, 255]]]
+        np.testing.assert_array_equal(decode.decode(data, 3), wanted)
+        assert decode.inspect(data) == decode.Seen(1, 2, grey=False, plain=False)
+
+    @pytest.mark.parametrize(
+        ("mode", "kind", "grey", "plain"),
+        [
+            ("RGB", "JPEG", False, True),
+            ("L", "PNG", True, True),
+            ("1", "PNG", True, False),
+            ("P", "PNG", False, False),
+            ("RGBA", "PNG", False, False),
+            ("CMYK", "JPEG", False, False),
+            ("RGB", "WEBP", False, False),
+        ],
+    )
+    def test_inspect(self, pixels, mode, kind, grey, plain):
+        data = encoded(Image.fromarray(pixels).convert(mode), kind)
+        assert decode.inspect(data) == decode.Seen(6, 9, grey, plain)
 
     def test_first_frame_of_an_animation(self):
         first, second = (Image.new("L", (4, 3), level) for level in (40, 200))
