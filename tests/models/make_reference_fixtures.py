@@ -93,6 +93,7 @@ def main():
         if case in WITHOUT_GRADIENT:
             del found["gradient"]
         results |= {f"{case}/{k}": v.astype(np.float32) for k, v in found.items()}
+    results |= averages()
     np.savez_compressed(FOLDER / "references.npz", **results)
 
 
@@ -152,6 +153,15 @@ def run(network, images):
     if seen:
         out["moments"] = torch.stack(seen)
     return {key: value.detach().numpy() for key, value in out.items()}
+
+
+def averages():
+    """VGG's adaptive average of maps larger than its 7 bins, with overlaps."""
+    import torch
+
+    x = torch.tensor(draw("averages", (2, 3, 9, 13)))
+    averaged = torch.nn.functional.adaptive_avg_pool2d(x, 7)
+    return {"averages/averaged": averaged.numpy().astype(np.float32)}
 
 
 def summary(module, x):

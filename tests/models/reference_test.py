@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ddjax import models
+from ddjax.models import vgg
 from ddjax.types import DataInfo
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -211,6 +212,13 @@ def test_forward_pass_moments_and_gradient(case):
         np.testing.assert_allclose(got, wanted["moments"], rtol=1e-3, atol=1e-4)
 
 
+def test_adaptive_average_of_maps_larger_than_its_bins():
+    x = draw("averages", (2, 3, 9, 13)).transpose(0, 2, 3, 1)
+    got = vgg.adaptive_average(jnp.asarray(x, jnp.float32))
+    wanted = reference("averages")["averaged"]
+    np.testing.assert_allclose(got.transpose(0, 3, 1, 2), wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("case", INITIALISED)
 def test_initialisation(case):
     """Constants are the reference's, and random tensors spread as the reference's.
@@ -243,3 +251,25 @@ def test_initialisation(case):
         assert abs(tensor.mean()) < 0.2 * std, name
         bounded = np.abs(tensor).max() < 2 * tensor.std()  # 1.73 where uniform
         assert bounded == (peak < 2 * std), name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stds"),
+    [
+        # torchvision's: he (fan out) and normal with 0.01.
+        ("vgg11", {"head": "mlp"}, {"features.18.weight": (2 / (9 * 32)) ** 0.5}),
+        ("vgg11", {"head": "mlp"}, {"classifier.3.weight": 0.01}),
+        # IDC's: he.
+        ("resnetap10", {}, {"layer4.0.conv2.weight": (2 / (9 * 32)) ** 0.5}),
+    ],
+)
+def test_initialisation_of_what_torchvision_has_not(name, options, stds):
+    network = network_of(name, (32, 32), 5, width=4, **options)
+
+    @jax.jit
+    def tensors(key):
+        found = torch_names(network.init(key))
+        return {key: found[key][1] for key in stds}
+
+    for key, tensor in tensors(jax.random.key(0)).items():
+        assert float(tensor.std()) == pytest.approx(stds[key], rel=0.05), key
