@@ -3,7 +3,9 @@
 import functools
 import pathlib
 import zlib
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,30 +146,50 @@ def drawn(network):
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
+class Published(NamedTuple):
+    """Our variables at 224 pixels and 1,000 classes, and what they should be."""
+
+    variables: Any
+    epsilons: set  # of our norms
+    count: int
+    tensors: dict  # shape by name
+    eps: list
+
+
 @pytest.fixture(scope="module", params=PUBLISHED)
 def published(request):
-    """Names, shapes and number of parameters at 224 pixels and 1,000 classes."""
     name, options, count = PUBLISHED[request.param]
-    network = network_of(name, (224, 224), 1000, **options)
+    network, epsilons = network_of(name, (224, 224), 1000, **options), set()
+
+    def note(function, arguments, keywords, context):
+        epsilons.add(getattr(context.module, "epsilon", None))
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(network.init, jax.random.key(0))
     with np.load(FIXTURES / "trees.npz") as trees:
         rows = dict(row.split(" ") for row in trees[request.param])
-    wanted = {key: tuple(map(int, text.split("x"))) for key, text in rows.items()}
-    return jax.eval_shape(network.init, jax.random.key(0)), wanted, count
+        eps = trees[f"{request.param}/eps"].tolist()
+    tensors = {key: tuple(map(int, text.split("x"))) for key, text in rows.items()}
+    return Published(variables, epsilons - {None}, count, tensors, eps)
 
 
 class TestPublished:
     def test_number_of_parameters(self, published):
-        variables, _, count = published
-        assert sum(x.size for x in jax.tree.leaves(variables["params"])) == count
+        leaves = jax.tree.leaves(published.variables["params"])
+        assert sum(x.size for x in leaves) == published.count
 
     def test_names_and_shapes(self, published):
-        variables, wanted, _ = published
-        got = {k: torch_shape(*leaf) for k, leaf in torch_names(variables).items()}
+        names, wanted = torch_names(published.variables), published.tensors
+        got = {key: torch_shape(*leaf) for key, leaf in names.items()}
         assert got.keys() == wanted.keys()
         for key, shape in got.items():
             # ConvNeXt's layer scales are [c, 1, 1] there.
             tail = (1, 1) if key.endswith("layer_scale") else ()
             assert (*shape, *tail) == wanted[key], key
+
+    def test_epsilons(self, published):
+        assert sorted(published.epsilons) == published.eps
 
 
 @functools.cache
