@@ -76,7 +76,6 @@ def _mask(sides, size, shift):
     for axis, (side, moved) in enumerate(zip(sides, shift), 1):
         place = np.arange(side)
         part = (place >= side - size).astype(int) + (place >= side - moved)
-        part = part * (moved > 0)
         region = 3 * region + np.expand_dims(part, [a for a in range(4) if a != axis])
     region = _split(region, size)[0, :, :, 0]
     return np.where(region[:, None, :, None] == region[:, None, None], 0.0, -100.0)

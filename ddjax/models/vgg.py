@@ -81,15 +81,19 @@ class VGG11(nn.Module):
         return head(features), norms.outputs(features, reports)
 
     def _hidden(self, x):
-        x = _average(_average(x, 1), 2)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # torch flattens channels first
+        x = adaptive_average(x)
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # torch: channels first
         for name in ("classifier.0", "classifier.3"):
             x = nn.relu(layers.dense(64 * self.width, init=0.01, name=name)(x))
         return x
 
 
+def adaptive_average(x):
+    """`AdaptiveAvgPool2d(7)`: means of 7x7 bins, which may overlap; [N, 7, 7, c]."""
+    return _average(_average(x, 1), 2)
+
+
 def _average(x, axis):
-    """`AdaptiveAvgPool2d(7)` along one axis: means of bins that may overlap."""
     size = x.shape[axis]
     starts = np.arange(_BINS) * size // _BINS
     ends = -(-np.arange(1, _BINS + 1) * size // _BINS)

@@ -2,7 +2,7 @@
 
 Run `python tests/models/make_reference_fixtures.py` with torch, torchvision and timm
 installed. `trees.npz` holds the names and shapes of each published network's tensors at
-224 pixels and 1,000 classes. `references.npz` holds results (float64 computed, float32
+224 pixels and 1,000 classes, and its norms' epsilon. `references.npz` holds results (float64 computed, float32
 stored) of narrow and shallow ones, built from the same classes. Their weights and
 images are not stored: `draw` makes them from their names, here and in
 reference_test.py.
@@ -77,10 +77,14 @@ def main():
         "swin_tiny": models.swin_t,
         "convnext_tiny": models.convnext_tiny,
     }
-    trees = {
-        name: np.array([f"{k} {'x'.join(map(str, s))}" for k, s in shapes(make())])
-        for name, make in published.items()
-    }
+    trees = {}
+    for name, make in published.items():
+        network = make()
+        rows = [f"{k} {'x'.join(map(str, s))}" for k, s in shapes(network)]
+        trees[name] = np.array(rows)
+        # Too small to show in results: what the norms add to the variance.
+        eps = {m.eps for m in network.modules() if hasattr(m, "eps")}
+        trees[f"{name}/eps"] = np.array(sorted(eps))
     np.savez_compressed(FOLDER / "trees.npz", **trees)
     torch.manual_seed(0)
     results = {}
@@ -93,6 +97,7 @@ def main():
         if case in WITHOUT_GRADIENT:
             del found["gradient"]
         results |= {f"{case}/{k}": v.astype(np.float32) for k, v in found.items()}
+    results |= averages()
     np.savez_compressed(FOLDER / "references.npz", **results)
 
 
@@ -152,6 +157,15 @@ def run(network, images):
     if seen:
         out["moments"] = torch.stack(seen)
     return {key: value.detach().numpy() for key, value in out.items()}
+
+
+def averages():
+    """VGG's adaptive average of maps larger than its 7 bins, with overlaps."""
+    import torch
+
+    x = torch.tensor(draw("averages", (2, 3, 9, 13)))
+    averaged = torch.nn.functional.adaptive_avg_pool2d(x, 7)
+    return {"averages/averaged": averaged.numpy().astype(np.float32)}
 
 
 def summary(module, x):

@@ -3,13 +3,16 @@
 import functools
 import pathlib
 import zlib
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ddjax import models
+from ddjax.models import vgg
 from ddjax.types import DataInfo
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -143,30 +146,50 @@ def drawn(network):
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
+class Published(NamedTuple):
+    """Our variables at 224 pixels and 1,000 classes, and what they should be."""
+
+    variables: Any
+    epsilons: set  # of our norms
+    count: int
+    tensors: dict  # shape by name
+    eps: list
+
+
 @pytest.fixture(scope="module", params=PUBLISHED)
 def published(request):
-    """Names, shapes and number of parameters at 224 pixels and 1,000 classes."""
     name, options, count = PUBLISHED[request.param]
-    network = network_of(name, (224, 224), 1000, **options)
+    network, epsilons = network_of(name, (224, 224), 1000, **options), set()
+
+    def note(function, arguments, keywords, context):
+        epsilons.add(getattr(context.module, "epsilon", None))
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(network.init, jax.random.key(0))
     with np.load(FIXTURES / "trees.npz") as trees:
         rows = dict(row.split(" ") for row in trees[request.param])
-    wanted = {key: tuple(map(int, text.split("x"))) for key, text in rows.items()}
-    return jax.eval_shape(network.init, jax.random.key(0)), wanted, count
+        eps = trees[f"{request.param}/eps"].tolist()
+    tensors = {key: tuple(map(int, text.split("x"))) for key, text in rows.items()}
+    return Published(variables, epsilons - {None}, count, tensors, eps)
 
 
 class TestPublished:
     def test_number_of_parameters(self, published):
-        variables, _, count = published
-        assert sum(x.size for x in jax.tree.leaves(variables["params"])) == count
+        leaves = jax.tree.leaves(published.variables["params"])
+        assert sum(x.size for x in leaves) == published.count
 
     def test_names_and_shapes(self, published):
-        variables, wanted, _ = published
-        got = {k: torch_shape(*leaf) for k, leaf in torch_names(variables).items()}
+        names, wanted = torch_names(published.variables), published.tensors
+        got = {key: torch_shape(*leaf) for key, leaf in names.items()}
         assert got.keys() == wanted.keys()
         for key, shape in got.items():
             # ConvNeXt's layer scales are [c, 1, 1] there.
             tail = (1, 1) if key.endswith("layer_scale") else ()
             assert (*shape, *tail) == wanted[key], key
+
+    def test_epsilons(self, published):
+        assert sorted(published.epsilons) == published.eps
 
 
 @functools.cache
@@ -211,6 +234,13 @@ def test_forward_pass_moments_and_gradient(case):
         np.testing.assert_allclose(got, wanted["moments"], rtol=1e-3, atol=1e-4)
 
 
+def test_adaptive_average_of_maps_larger_than_its_bins():
+    x = draw("averages", (2, 3, 9, 13)).transpose(0, 2, 3, 1)
+    got = vgg.adaptive_average(jnp.asarray(x, jnp.float32))
+    wanted = reference("averages")["averaged"]
+    np.testing.assert_allclose(got.transpose(0, 3, 1, 2), wanted, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("case", INITIALISED)
 def test_initialisation(case):
     """Constants are the reference's, and random tensors spread as the reference's.
@@ -243,3 +273,25 @@ def test_initialisation(case):
         assert abs(tensor.mean()) < 0.2 * std, name
         bounded = np.abs(tensor).max() < 2 * tensor.std()  # 1.73 where uniform
         assert bounded == (peak < 2 * std), name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stds"),
+    [
+        # torchvision's: he (fan out) and normal with 0.01.
+        ("vgg11", {"head": "mlp"}, {"features.18.weight": (2 / (9 * 32)) ** 0.5}),
+        ("vgg11", {"head": "mlp"}, {"classifier.3.weight": 0.01}),
+        # IDC's: he.
+        ("resnetap10", {}, {"layer4.0.conv2.weight": (2 / (9 * 32)) ** 0.5}),
+    ],
+)
+def test_initialisation_of_what_torchvision_has_not(name, options, stds):
+    network = network_of(name, (32, 32), 5, width=4, **options)
+
+    @jax.jit
+    def tensors(key):
+        found = torch_names(network.init(key))
+        return {key: found[key][1] for key in stds}
+
+    for key, tensor in tensors(jax.random.key(0)).items():
+        assert float(tensor.std()) == pytest.approx(stds[key], rel=0.05), key
