@@ -11,16 +11,15 @@ cifar10_h, dmlab, imagenet2012_corrupted and sun397 do, and are refused with a r
 import contextlib
 import difflib
 import fcntl
-import itertools
 import pathlib
 import re
 import shlex
 import shutil
 from collections.abc import Callable
 
-from ddjax.data import archives, no_tensorflow
+from ddjax.data import archives, no_tensorflow, sets
 
-__all__ = ["image_and_label", "prepare"]
+__all__ = ["prepare"]
 
 
 def prepare(
@@ -58,7 +57,7 @@ def prepare(
     observe = observe or (lambda line: None)
     with no_tensorflow.stand_in(name):
         builder = _builder(name, root)
-        image_and_label(builder.info)
+        sets.image_and_label(builder.info)
         path = pathlib.Path(builder.data_path)
         if not _complete(builder, path):
             if (by_hand / builder.name).is_dir():
@@ -69,39 +68,6 @@ def prepare(
                 if not path.exists():  # nobody else has made it meanwhile
                     _make(builder, root, by_hand, repeat, observe)
     return path
-
-
-def image_and_label(info) -> tuple[str, str]:
-    """The keys of a set's image and label.
-
-    Args:
-      info: tfds.core.DatasetInfo.
-
-    Returns:
-      (image key, label key): what the set says is learned from what, if that is an
-      image and a class; else "image" and "label", if they are; else, if the set says
-      nothing, its only image and its only class.
-
-    Raises:
-      ValueError: there is no such pair.
-    """
-    import tensorflow_datasets as tfds  # slow to import
-
-    kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    named = isinstance(info.features, tfds.features.FeaturesDict)
-    features = dict(info.features.items()) if named else {}
-    of_kind = [{k for k, f in features.items() if isinstance(f, i)} for i in kinds]
-    pairs = [(info.supervised_keys or ())[:2], ("image", "label")]
-    if info.supervised_keys is None and [len(keys) for keys in of_kind] == [1, 1]:
-        pairs.append(tuple(min(keys) for keys in of_kind))
-    for pair in pairs:
-        if pair in itertools.product(*of_kind):
-            return pair
-    has = ", ".join(f"{key} ({type(f).__name__})" for key, f in features.items())
-    raise ValueError(
-        f"{info.full_name} is no set of images with one class each: it has "
-        f"{has or type(info.features).__name__}. An Image and a ClassLabel are needed."
-    )
 
 
 def _builder(name: str, root: pathlib.Path):

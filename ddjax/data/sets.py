@@ -23,6 +23,7 @@ _DESCRIPTION = "dataset_info.json"  # TFDS's; a folder that has one is a set
 _AGAIN = "Remove it, and prepare it again with `python -m launch.prepare`."
 _CHUNK = 1024  # records that are read together
 _TEST = ("test", "validation")  # the first that a set has
+_UNLABELLED = {"imagenet2012"}  # test splits of a challenge: every label is -1
 
 
 class Prepared(NamedTuple):
@@ -44,8 +45,9 @@ class Prepared(NamedTuple):
         Raises:
           ValueError: it has no such split.
         """
+        unlabelled = {"test"} if self.name in _UNLABELLED else ()
         for known in _TEST if split == "test" else (split,):
-            if known in self.lengths:
+            if known in self.lengths and known not in unlabelled:
                 return known
         raise ValueError(
             f"{self.name} has no {split} split; it has: {', '.join(self.lengths)}. "

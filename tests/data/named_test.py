@@ -22,7 +22,7 @@ from scipy import io as scipy_io
 from tensorflow_datasets.core.download import checksums, downloader
 from tensorflow_datasets.image_classification import cats_vs_dogs, mnist
 
-from ddjax.data import archives, named
+from ddjax.data import archives, named, sets
 
 _GETADDRINFO = socket.getaddrinfo
 
@@ -155,7 +155,7 @@ class TestRealBuilders:
         put("cifar100", "cifar-100-binary.tar.gz", packed(files))
         path = named.prepare("cifar100", tmp_path)
         info = tfds.builder_from_directory(path).info
-        assert named.image_and_label(info) == ("image", "label")
+        assert sets.image_and_label(info) == ("image", "label")
         assert info.features["label"].names == words["fine"]
         rows = read(path)
         assert [row["image"][0, 0, 0] for row in rows] == [r["label"] for r in rows]
@@ -484,7 +484,7 @@ class TestNames:
     )
     def test_keys(self, tmp_path, name, keys):
         info = tfds.builder(name, data_dir=tmp_path).info
-        assert named.image_and_label(info) == keys
+        assert sets.image_and_label(info) == keys
 
 
 class TestWhole:

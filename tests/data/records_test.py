@@ -137,6 +137,16 @@ class TestLoad:
         loaded = data.load("zoo", "test", folder=tmp_path)
         assert pairs(loaded.images, loaded.labels) == pairs(*images["test"])
 
+    def test_a_test_split_without_labels_is_passed_over(self, images, tmp_path):
+        """ImageNet-1K's, where its archive was there too."""
+        named = {"train": images["train"], "validation": images["test"]}
+        named["test"] = images["train"]
+        write(tmp_path, "imagenet2012", named, splits=tuple(named))
+        (folder,) = (tmp_path / "imagenet2012").iterdir()
+        assert sets.describe(folder).split("test") == "validation"
+        loaded = data.load("imagenet2012", "test", folder=tmp_path)
+        assert pairs(loaded.images, loaded.labels) == pairs(*images["test"])
+
     def test_folder_is_tfds_data_dir_by_default(self, kept, monkeypatch):
         monkeypatch.setenv("TFDS_DATA_DIR", str(kept))
         assert len(data.load("zoo").labels) == 40
