@@ -7,7 +7,7 @@ import pytest
 
 from configs import default, wmdd_imagenet1k
 from ddjax import checkpoint
-from launch import evaluate, inputs, plan
+from launch import costs, evaluate, inputs, plan
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def rows(config):
-    return plan.work(plan.outlined(config))
+    return costs.work(plan.outlined(config))
 
 
 @pytest.fixture(scope="module")
