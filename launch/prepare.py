@@ -62,13 +62,11 @@ def main() -> None:
 def _prepare(observe):
     if _SOURCE.value:
         options = {name: flag.value for name, flag in _OWN.items()}
-        return prepare.prepare(
+        return prepare.from_source(
             _SOURCE.value, _NAME.value, _FOLDER.value, observe=observe, **options
         )
-    from ddjax.data import named
-
     kept = str(sets.kept_in(_FOLDER.value))
-    return named.prepare(_NAME.value, kept, _MANUAL.value, logging.info)
+    return prepare.by_name(_NAME.value, kept, _MANUAL.value, logging.info)
 
 
 class _Observer:

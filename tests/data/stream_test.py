@@ -43,7 +43,7 @@ def on_disk(pictures, tmp_path_factory):
                 path = folder / split / f"class{k}" / f"{i}.png"
                 Image.fromarray(image).save(path)
     kept = tmp_path_factory.mktemp("kept")
-    prepare.prepare(folder, "pictures", kept)
+    prepare.from_source(folder, "pictures", kept)
     dataset = data.load("pictures", folder=kept, size=16, memory_gb=0)
     assert isinstance(dataset.images, Records)
     return dataset

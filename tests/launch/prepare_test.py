@@ -5,7 +5,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -127,9 +126,7 @@ class TestHere:
             asked.append(arguments[:3])
             return kept / "mine" / "1.0.0"
 
-        stub = types.SimpleNamespace(prepare=named)
-        monkeypatch.setitem(sys.modules, "ddjax.data.named", stub)
-        monkeypatch.setattr("ddjax.data.named", stub, raising=False)
+        monkeypatch.setattr(preparing, "by_name", named)
         with flagsaver.flagsaver(name="zoo", manual="m"):
             monkeypatch.setenv("TFDS_DATA_DIR", str(kept))
             prepare.main()
@@ -139,7 +136,9 @@ class TestHere:
         )
 
     def test_one_size_needs_no_size(self, images, tmp_path, capsys):
-        folder = preparing.prepare(images, "small", tmp_path, size=8, on_error="skip")
+        folder = preparing.from_source(
+            images, "small", tmp_path, size=8, on_error="skip"
+        )
         lines = prepare.summary(folder, "small", str(tmp_path))
         assert "  pixels   8x8, RGB" in lines
         assert lines[-1].endswith(f"--config.data.folder={tmp_path}")

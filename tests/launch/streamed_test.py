@@ -25,7 +25,7 @@ def kept(tmp_path_factory):
             for i, image in enumerate(digits.images[rows][:per_class]):
                 grey = Image.fromarray(image[..., 0])
                 grey.resize((8 + i % 3, 8)).save(folder / f"{i}.png")
-    prepare.prepare(source, "mine", kept)
+    prepare.from_source(source, "mine", kept)
     return str(kept)
 
 

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from ddjax.data.sources import LAYOUT, SPLITS, Source, fingerprint
+from ddjax.data.prepare.sources import LAYOUT, SPLITS, Source, fingerprint
 
 __all__ = ["from_folder", "from_zip"]
 

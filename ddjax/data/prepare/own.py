@@ -1,6 +1,6 @@
 """A user's images, made a set like TFDS's own.
 
-    prepare(source, name, folder) -> <folder>/<name>/1.0.0/
+    from_source(source, name, folder) -> <folder>/<name>/1.0.0/
 
 The encoded images are kept byte for byte, in the order of the source; those that other
 readers could not decode to the same pixels become PNG. All is checked before anything is
@@ -18,17 +18,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddjax.data import decode, folders, parquet, sets, writing
-from ddjax.data.sources import Source, fingerprint
+from ddjax.data import decode, sets
+from ddjax.data.prepare import folders, parquet, writing
+from ddjax.data.prepare.sources import Source, fingerprint
 
-__all__ = ["open_source", "prepare"]
+__all__ = ["from_source", "open_source"]
 
 _VERSION = "1.0.0"
 _TOGETHER = 32  # images that a thread takes at a time
 _NAMED = 10  # skipped images that are named
 
 
-def prepare(
+def from_source(
     source: str | os.PathLike,
     name: str,
     folder: str | os.PathLike = "",

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from ddjax.data.sources import SPLITS, Source, fingerprint
+from ddjax.data.prepare.sources import SPLITS, Source, fingerprint
 
 __all__ = ["from_parquet"]
 

@@ -1,6 +1,6 @@
 """Named data sets of tensorflow-datasets, prepared as ArrayRecord without TensorFlow.
 
-    prepare("cifar10", folder)  ->  folder/cifar10/3.0.2/
+    by_name("cifar10", folder)  ->  folder/cifar10/3.0.2/
 
 Tried with archives of few images: mnist, fashion_mnist, cifar10, cifar100,
 svhn_cropped, imagenette, imagenet2012 and cats_vs_dogs. By their sources, most of the
@@ -17,12 +17,13 @@ import shlex
 import shutil
 from collections.abc import Callable
 
-from ddjax.data import archives, no_tensorflow, sets
+from ddjax.data import sets
+from ddjax.data.prepare import archives, no_tensorflow
 
-__all__ = ["prepare"]
+__all__ = ["by_name"]
 
 
-def prepare(
+def by_name(
     name: str, folder: str, manual: str = "", observe: Callable | None = None
 ) -> pathlib.Path:
     """Makes a named set ready to be read; does nothing where it is ready.

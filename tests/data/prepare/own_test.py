@@ -87,7 +87,7 @@ def refused(source, kept, match, **options):
     """The message, one line; nothing is left behind."""
     before = leftovers(kept)
     with pytest.raises(ValueError, match=match) as caught:
-        prepare.prepare(source, "mine", kept, **options)
+        prepare.from_source(source, "mine", kept, **options)
     assert "\n" not in str(caught.value)
     assert leftovers(kept) == before
     return str(caught.value)
@@ -111,7 +111,7 @@ class TestSources:
         return tables
 
     def test_bytes_labels_classes_and_splits_are_kept(self, source, tree, kept, tfds):
-        folder = prepare.prepare(source, "mine", kept)
+        folder = prepare.from_source(source, "mine", kept)
         assert folder == kept / "mine" / "1.0.0"
         info = tfds.builder_from_directory(folder).info
         assert info.features["label"].names == ["cat", "dog"]
@@ -122,7 +122,7 @@ class TestSources:
         assert [path.name for path in kept.iterdir()] == ["mine"]
 
     def test_it_is_loaded(self, source, tree, kept):
-        prepare.prepare(source, "mine", kept)
+        prepare.from_source(source, "mine", kept)
         for split, own in (("train", "train"), ("test", "val")):
             loaded = data.load("mine", split, folder=kept)
             images, labels = zip(*contents_of(tree, own))
@@ -133,7 +133,7 @@ class TestSources:
 
     def test_progress_counts_every_image_twice(self, tree, kept):
         seen = []
-        prepare.prepare(tree, "mine", kept, observe=lambda *told: seen.append(told))
+        prepare.from_source(tree, "mine", kept, observe=lambda *told: seen.append(told))
         assert seen == [(w, n, 14) for w in ("check", "write") for n in range(1, 15)]
 
 
@@ -142,20 +142,22 @@ class TestSplits:
         self, write_tree, tmp_path, kept, tfds
     ):
         tree = write_tree(tmp_path / "images", {"": {"a": 10, "b": 5, "c": 2}})
-        folder = prepare.prepare(tree, "mine", kept)
+        folder = prepare.from_source(tree, "mine", kept)
         train, test = (contents(tfds, folder, s) for s in ("train", "test"))
         assert np.bincount([label for _, label in test]).tolist() == [2, 1, 1]
         assert sorted(train + test) == sorted(contents_of(tree, ""))
         assert test != sorted(contents_of(tree, ""))[:4]
         assert sets.notes(folder)["test_drawn"]
-        again = prepare.prepare(tree, "again", kept)
+        again = prepare.from_source(tree, "again", kept)
         assert contents(tfds, again, "test") == test
-        other = prepare.prepare(tree, "other", kept, test_share=0.5)
+        other = prepare.from_source(tree, "other", kept, test_share=0.5)
         assert np.bincount([k for _, k in contents(tfds, other, "test")])[0] == 5
 
     def test_validation_is_kept_beside_a_test_split(self, write_tree, tmp_path, kept):
         splits = {"training": {"a": 3}, "valid": {"a": 1}, "Test": {"a": 2}}
-        folder = prepare.prepare(write_tree(tmp_path / "images", splits), "mine", kept)
+        folder = prepare.from_source(
+            write_tree(tmp_path / "images", splits), "mine", kept
+        )
         lengths = sets.describe(folder).lengths
         assert lengths == {"train": (3,), "validation": (1,), "test": (2,)}
 
@@ -163,14 +165,14 @@ class TestSplits:
         image = encoded(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
         rows = [(image, label) for label in (0, 0, 1, 1, 2, 2)]
         table(tmp_path / "t" / "train-00000-of-00001.parquet", rows, names=None)
-        folder = prepare.prepare(tmp_path / "t", "mine", kept)
+        folder = prepare.from_source(tmp_path / "t", "mine", kept)
         assert sets.describe(folder).classes == ("0", "1", "2")
 
     def test_order_of_parquet_s_names_is_kept(self, tree, tmp_path, kept, tfds):
         rows = contents_of(tree, "train")
         table(tmp_path / "t" / "train-00000-of-00001.parquet", rows, ("zebra", "ape"))
         table(tmp_path / "t" / "test-00000-of-00001.parquet", rows, ("zebra", "ape"))
-        folder = prepare.prepare(tmp_path / "t", "mine", kept)
+        folder = prepare.from_source(tmp_path / "t", "mine", kept)
         assert sets.describe(folder).classes == ("zebra", "ape")
         assert contents(tfds, folder, "train") == rows
 
@@ -206,7 +208,7 @@ class TestFormats:
 
     def test_only_uncommon_files_are_encoded_anew(self, mixed, kept, tfds):
         source, files = mixed
-        folder = prepare.prepare(source, "mine", kept)
+        folder = prepare.from_source(source, "mine", kept)
         stored = [image for image, _ in contents(tfds, folder, "train")]
         for name, before, after in zip(files, files.values(), stored):
             if name in ("a.jpg", "b.jpg", "d.png"):
@@ -219,7 +221,7 @@ class TestFormats:
         assert sets.notes(folder)["encoded_anew"] == 2 * 8
 
     def test_tfds_decodes_all_to_our_pixels(self, mixed, kept, tfds):
-        folder = prepare.prepare(mixed[0], "mine", kept)
+        folder = prepare.from_source(mixed[0], "mine", kept)
         ours = data.load("mine", folder=kept).images
         theirs = tfds.builder_from_directory(folder).as_data_source("train")
         for mine, record in zip(ours, theirs):
@@ -231,7 +233,7 @@ class TestFormats:
         tree = write_tree(tmp_path / "images", {"": {"a": 3, "b": 3}}, (8, 8))
         deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
         (tree / "a" / "deep.png").write_bytes(encoded(deep))
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
         train, test = (data.load("mine", s, folder=kept) for s in ("train", "test"))
         assert train.info.shape == (8, 8, 1)
         images = np.concatenate([train.images, test.images])[..., 0].tolist()
@@ -240,7 +242,7 @@ class TestFormats:
     def test_size_stores_resized_images(self, write_tree, tmp_path, kept):
         tree = write_tree(tmp_path / "images", {"train": {"a": 2}}, (40, 50, 3))
         write_tree(tree, {"test": {"a": 2}}, (64, 33, 3))
-        folder = prepare.prepare(tree, "mine", kept, size=16)
+        folder = prepare.from_source(tree, "mine", kept, size=16)
         loaded = data.load("mine", folder=kept)
         wanted = [
             decode.resize_and_crop(decode.decode(image, 3), 16)
@@ -265,7 +267,7 @@ class TestBadImages:
         assert bad in refused(tree, kept, "(damaged|not an image|no bytes).*Mend or")
 
     def test_skips_and_counts(self, bad, tree, kept):
-        folder = prepare.prepare(tree, "mine", kept, on_error="skip")
+        folder = prepare.from_source(tree, "mine", kept, on_error="skip")
         notes = sets.notes(folder)
         assert notes["skipped"] == 1 and bad in notes["skipped_files"][0]
         assert data.class_slices(data.load("mine", folder=kept))[1] == slice(5, 8)
@@ -274,7 +276,7 @@ class TestBadImages:
         tree = write_tree(tmp_path / "images", {"": {"a": 20, "b": 5}})
         for number in range(12):
             (tree / "a" / f"{number}.png").write_bytes(b"?")
-        notes = sets.notes(prepare.prepare(tree, "mine", kept, on_error="skip"))
+        notes = sets.notes(prepare.from_source(tree, "mine", kept, on_error="skip"))
         assert notes["skipped"] == 12 and len(notes["skipped_files"]) == 10
 
     def test_class_that_skipping_empties_is_refused(self, tree, kept):
@@ -292,7 +294,7 @@ class TestBadImages:
         dogs = contents_of(tree, "train")[5:]
         table(file, [*dogs, (b"?", 1), (None, 1)])
         refused(tables, kept, f"{file} row 4: not an image")
-        folder = prepare.prepare(tables, "mine", kept, on_error="skip")
+        folder = prepare.from_source(tables, "mine", kept, on_error="skip")
         assert sets.notes(folder)["skipped"] == 2
 
     def test_wrong_checksum_in_a_zip(self, tree, tmp_path, kept):
@@ -350,14 +352,14 @@ class TestBadTrees:
         (tree / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
         (tree / "README.txt").write_text("cats and dogs")
         (tree / "__MACOSX").mkdir()
-        folder = prepare.prepare(tree, "mine", kept)
+        folder = prepare.from_source(tree, "mine", kept)
         assert len(contents(tfds, folder, "train")) == 9
 
     def test_folders_inside_a_class_are_read(self, tree, kept, tfds):
         inside = tree / "train" / "cat" / "more"
         inside.mkdir()
         shutil.copy(tree / "train" / "dog" / "0.png", inside / "0.png")
-        folder = prepare.prepare(tree, "mine", kept)
+        folder = prepare.from_source(tree, "mine", kept)
         assert [k for _, k in contents(tfds, folder, "train")] == [0] * 6 + [1] * 4
 
     def test_no_zip(self, tmp_path, kept):
@@ -409,30 +411,30 @@ class TestBadTables:
 
 class TestNames:
     def test_same_source_again_does_nothing(self, tree, kept, monkeypatch):
-        folder = prepare.prepare(tree, "mine", kept)
+        folder = prepare.from_source(tree, "mine", kept)
         before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
         monkeypatch.setattr(decode, "inspect", lambda data: pytest.fail("looked again"))
-        assert prepare.prepare(tree, "mine", kept) == folder
+        assert prepare.from_source(tree, "mine", kept) == folder
         assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
 
     def test_other_source_or_options_are_refused(self, tree, kept):
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
         refused(tree, kept, "from another source, or with other options", size=4)
         (tree / "train" / "cat" / "0.png").unlink()
         refused(tree, kept, f"{kept}.*from another source.*{tree}.*--overwrite")
 
     def test_overwrite_replaces(self, tree, kept):
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
         first = data.load("mine", folder=kept)
         shutil.copy(tree / "train" / "dog" / "0.png", tree / "train" / "dog" / "9.png")
-        prepare.prepare(tree, "mine", kept, overwrite=True)
+        prepare.from_source(tree, "mine", kept, overwrite=True)
         second = data.load("mine", folder=kept)
         assert len(first.labels) == 9 and len(second.labels) == 10
         assert first.info != second.info
         assert [path.name for path in kept.glob("**/")] == ["kept", "mine", "1.0.0"]
 
     def test_set_of_another_maker_is_never_replaced(self, tree, kept):
-        folder = prepare.prepare(tree, "mine", kept)
+        folder = prepare.from_source(tree, "mine", kept)
         (folder / "metadata.json").unlink()
         refused(tree, kept, "was not made from a source; choose", overwrite=True)
         folder.rename(folder.with_name("3.0.2"))
@@ -441,7 +443,7 @@ class TestNames:
     @pytest.mark.parametrize("name", ["", "Mine", "my/set", "../x", "1st", "digits"])
     def test_impossible_name(self, tree, kept, name):
         with pytest.raises(ValueError, match=f"the name '{name}' cannot be used"):
-            prepare.prepare(tree, name, kept)
+            prepare.from_source(tree, name, kept)
 
     @pytest.mark.parametrize(
         ("options", "match"),
@@ -469,7 +471,7 @@ class TestDisk:
         monkeypatch.setattr(
             shutil, "disk_usage", lambda path: usage._replace(free=needed)
         )
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
 
     def test_disk_that_fills_up_leaves_nothing(self, write_tree, tmp_path, kept):
         """The system itself refuses to let a file grow."""
@@ -481,10 +483,10 @@ class TestDisk:
             refused(tree, kept, "cannot write .*File too large.*Nothing is left of it")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
 
     def test_full_disk_at_the_rename_keeps_the_old(self, tree, kept, monkeypatch):
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
         before = data.load("mine", folder=kept)
         replace = os.replace
 
@@ -504,14 +506,14 @@ class TestDisk:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            prepare.prepare(tree, "mine", kept, observe=stop)
+            prepare.from_source(tree, "mine", kept, observe=stop)
         assert leftovers(kept) == []
 
     def test_what_a_killed_process_left_is_removed(self, tree, kept):
         dead, alive = kept / f".mine.{2**22 + 1}", kept / f".mine.{os.getppid()}"
         for left in (dead, alive):
             left.mkdir(parents=True)
-        prepare.prepare(tree, "mine", kept)
+        prepare.from_source(tree, "mine", kept)
         assert not dead.exists() and alive.exists()
 
     def test_source_that_goes_away(self, tree, kept, monkeypatch):
@@ -531,5 +533,5 @@ def test_neither_source_nor_reader_needs_tensorflow(tree, kept, monkeypatch):
         return importing(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    prepare.prepare(tree, "mine", kept)
+    prepare.from_source(tree, "mine", kept)
     assert data.load("mine", folder=kept).images.shape == (9, 8, 8, 3)

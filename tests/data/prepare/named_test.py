@@ -22,7 +22,8 @@ from scipy import io as scipy_io
 from tensorflow_datasets.core.download import checksums, downloader
 from tensorflow_datasets.image_classification import cats_vs_dogs, mnist
 
-from ddjax.data import archives, named, sets
+from ddjax.data import sets
+from ddjax.data.prepare import archives, named
 
 _GETADDRINFO = socket.getaddrinfo
 
@@ -123,7 +124,7 @@ class TestRealBuilders:
     @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
     def test_mnist(self, put, monkeypatch, tmp_path, name):
         images, labels = put_mnist(put, monkeypatch, name)
-        path = named.prepare(name, tmp_path)
+        path = named.by_name(name, tmp_path)
         assert path == tmp_path / name / "3.0.1"
         for split in ("train", "test"):
             rows = read(path, split)
@@ -134,7 +135,7 @@ class TestRealBuilders:
 
     def test_cifar10(self, put, tmp_path):
         pixels, labels, words = put_cifar(put)
-        path = named.prepare("cifar10", tmp_path)
+        path = named.by_name("cifar10", tmp_path)
         info = tfds.builder_from_directory(path).info
         assert info.features["label"].names == words
         rows = read(path)
@@ -153,7 +154,7 @@ class TestRealBuilders:
             content = "\n".join(names).encode()
             files[f"cifar-100-binary/{kind}_label_names.txt"] = content
         put("cifar100", "cifar-100-binary.tar.gz", packed(files))
-        path = named.prepare("cifar100", tmp_path)
+        path = named.by_name("cifar100", tmp_path)
         info = tfds.builder_from_directory(path).info
         assert sets.image_and_label(info) == ("image", "label")
         assert info.features["label"].names == words["fine"]
@@ -168,7 +169,7 @@ class TestRealBuilders:
         scipy_io.savemat(buffer, {"X": pixels, "y": digits})
         for part in ("train", "test", "extra"):
             put("svhn_cropped", f"{part}_32x32.mat", buffer.getvalue())
-        rows = read(named.prepare("svhn_cropped", tmp_path), "test")
+        rows = read(named.by_name("svhn_cropped", tmp_path), "test")
         assert sorted(row["label"] for row in rows) == list(range(10))
         for row in rows:
             wanted = pixels[..., (row["label"] - 1) % 10]
@@ -185,7 +186,7 @@ class TestRealBuilders:
             for i in range(2)
         }
         put("imagenette", "imagenette2-320.tgz", packed(files))
-        path = named.prepare("imagenette/320px-v2", tmp_path)
+        path = named.by_name("imagenette/320px-v2", tmp_path)
         assert path == tmp_path / "imagenette" / "320px-v2" / "1.0.0"
         decoders = {"image": tfds.decode.SkipDecoding()}
         builder = tfds.builder_from_directory(path)
@@ -210,7 +211,7 @@ class TestRealBuilders:
         val = {f"ILSVRC2012_val_0000000{i}.JPEG": jpeg((i, i, i)) for i in (1, 2)}
         put("imagenet2012", "ILSVRC2012_img_train.tar", packed(train, "w"))
         put("imagenet2012", "ILSVRC2012_img_val.tar", packed(val, "w"))
-        path = named.prepare("imagenet2012", tmp_path)
+        path = named.by_name("imagenet2012", tmp_path)
         rows = {row["file_name"].decode(): row for row in read(path)}
         assert len(rows) == 3
         cyan = rows["n01739381_1309.JPEG"]["image"]
@@ -229,7 +230,7 @@ class TestRealBuilders:
             archive.writestr("PetImages/Dog/1.jpg", b"no image, and skipped")
         put("cats_vs_dogs", "kagglecatsanddogs_5340.zip", buffer.getvalue())
         rows = sorted(
-            read(named.prepare("cats_vs_dogs", tmp_path)), key=lambda row: row["label"]
+            read(named.by_name("cats_vs_dogs", tmp_path)), key=lambda row: row["label"]
         )
         assert [row["label"] for row in rows] == [0, 1]
         for row, colour in zip(rows, [(200, 0, 0), (0, 0, 200)]):
@@ -237,15 +238,15 @@ class TestRealBuilders:
 
     def test_prepared_once(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
-        path = named.prepare("mnist", tmp_path)
+        path = named.by_name("mnist", tmp_path)
         before = {p: p.stat().st_mtime_ns for p in path.iterdir()}
         shutil.rmtree(tmp_path / "downloads" / "manual")
-        assert named.prepare("mnist", tmp_path) == path
+        assert named.by_name("mnist", tmp_path) == path
         assert {p: p.stat().st_mtime_ns for p in path.iterdir()} == before
 
     def test_nothing_but_the_set_is_left(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
-        path = named.prepare("mnist", tmp_path)
+        path = named.by_name("mnist", tmp_path)
         rest = [p for p in left_over(tmp_path) if path not in (p, *p.parents)]
         assert rest == [tmp_path / "mnist"]
 
@@ -253,7 +254,7 @@ class TestRealBuilders:
         put_mnist(put, monkeypatch)
         (tmp_path / "downloads" / "manual").rename(tmp_path / "mine")
         lines = []
-        named.prepare("mnist", tmp_path, str(tmp_path / "mine"), lines.append)
+        named.by_name("mnist", tmp_path, str(tmp_path / "mine"), lines.append)
         assert len(lines) == 1 and "preparing" in lines[0]
 
 
@@ -266,7 +267,7 @@ class TestMissing:
         (manual / "t10k-images-idx3-ubyte.gz").unlink()
         (manual / "train-labels-idx1-ubyte.gz").unlink()
         with pytest.raises(ValueError) as caught:
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         text = str(caught.value)
         assert "2 of 4 files are missing" in text
         assert "storage.googleapis.com cannot be reached" in text
@@ -287,17 +288,17 @@ class TestMissing:
         monkeypatch.setattr(archives, "_PATIENCE", 0.2)
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         with pytest.raises(ValueError, match="does not answer within 0.2 s"):
-            named.prepare("cifar10", tmp_path)
+            named.by_name("cifar10", tmp_path)
         never.set()
 
     def test_the_proxy_is_who_must_answer(self, monkeypatch, tmp_path):
         monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
         with pytest.raises(ValueError, match="proxy.example cannot be reached"):
-            named.prepare("cifar10", tmp_path)
+            named.by_name("cifar10", tmp_path)
 
     def test_imagenet_names_its_archives_and_their_folder(self, tmp_path):
         with pytest.raises(ValueError) as caught:
-            named.prepare("imagenet2012", tmp_path, str(tmp_path / "archives"))
+            named.by_name("imagenet2012", tmp_path, str(tmp_path / "archives"))
         text = str(caught.value)
         assert f"the folder {tmp_path / 'archives'}." in text
         assert "ILSVRC2012_img_train.tar  147.9 GB  (missing)" in text
@@ -307,7 +308,7 @@ class TestMissing:
     def test_imagenet_is_not_made_of_half_its_archives(self, put, tmp_path):
         put("imagenet2012", "ILSVRC2012_img_train.tar", packed({}, "w"))
         with pytest.raises(ValueError) as caught:
-            named.prepare("imagenet2012", tmp_path)
+            named.by_name("imagenet2012", tmp_path)
         assert "val.tar  6.7 GB  (missing)" in str(caught.value)
         assert "train.tar  " not in str(caught.value)
 
@@ -318,7 +319,7 @@ class TestMissing:
         path.write_bytes(path.read_bytes()[:-1])
         message = f"{path} has {size - 1} bytes, and should have {size}. .* into "
         with pytest.raises(ValueError, match=message):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
 
     def test_sets_whose_files_have_the_same_names(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
@@ -328,14 +329,14 @@ class TestMissing:
         manual.mkdir()
         own.rename(manual / "mnist")
         (manual / "t10k-labels-idx1-ubyte.gz").write_bytes(b"of another set")
-        assert len(read(named.prepare("mnist", tmp_path))) == 30
+        assert len(read(named.by_name("mnist", tmp_path))) == 30
 
     def test_a_wrong_checksum_names_the_file(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
         path = tmp_path / "downloads" / "manual" / "t10k-labels-idx1-ubyte.gz"
         path.write_bytes(path.read_bytes()[:-1] + b"!")
         with pytest.raises(ValueError, match="wrong checksum") as caught:
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert str(path) in str(caught.value)
         assert not left_over(tmp_path)
 
@@ -344,7 +345,7 @@ class TestMissing:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         monkeypatch.setattr(archives, "_unreachable", lambda *server: "")
         with pytest.raises(ValueError, match="cifar10 needs about 340.1 MB"):
-            named.prepare("cifar10", tmp_path)
+            named.by_name("cifar10", tmp_path)
 
     def test_a_package_that_a_builder_needs(self, put, monkeypatch, tmp_path):
         put_cifar(put)
@@ -355,7 +356,7 @@ class TestMissing:
 
         monkeypatch.setattr(cls, "_split_generators", generate)
         with pytest.raises(ValueError, match="needs the package skimage"):
-            named.prepare("cifar10", tmp_path)
+            named.by_name("cifar10", tmp_path)
 
 
 class TestDownload:
@@ -403,18 +404,18 @@ class TestDownload:
     def test_downloads_once(self, served, tmp_path):
         _, asked, _ = served
         lines = []
-        path = named.prepare("mnist", tmp_path, observe=lines.append)
+        path = named.by_name("mnist", tmp_path, observe=lines.append)
         assert len(read(path)) == 30
         assert sorted(asked) == sorted(set(asked)) and len(asked) == 4
         assert "downloading 4 files" in lines[1]
         shutil.rmtree(path)
-        named.prepare("mnist", tmp_path, observe=lines.append)
+        named.by_name("mnist", tmp_path, observe=lines.append)
         assert len(asked) == 4 and len(lines) == 3
 
     def test_a_file_that_the_server_lacks(self, served, tmp_path):
         (served[0] / "t10k-images-idx3-ubyte.gz").unlink()
         with pytest.raises(ValueError, match="a download failed.*404"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert not [p for p in tmp_path.rglob("*") if ".tmp." in p.name]
         assert not (tmp_path / "mnist").exists()
 
@@ -425,7 +426,7 @@ class TestDownload:
         _, asked, broken = served
         broken.add("/t10k-images-idx3-ubyte.gz")
         with pytest.raises(ValueError, match="a download failed"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert sum(path in broken for path in asked) == 2
         assert downloader.MAX_RETRIES == 10  # as it was
 
@@ -433,7 +434,7 @@ class TestDownload:
         path = served[0] / "t10k-images-idx3-ubyte.gz"
         path.write_bytes(path.read_bytes() + b"!")
         with pytest.raises(ValueError, match="wrong checksum"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert not [p for p in tmp_path.rglob("*") if ".tmp." in p.name]
 
 
@@ -450,16 +451,16 @@ class TestNames:
     )
     def test_unknown(self, tmp_path, name, wanted):
         with pytest.raises(ValueError, match="unknown data set") as caught:
-            named.prepare(name, tmp_path)
+            named.by_name(name, tmp_path)
         assert wanted in str(caught.value)
 
     def test_an_unknown_configuration_lists_the_known(self, tmp_path):
         with pytest.raises(ValueError, match="320px-v2, 160px-v2"):
-            named.prepare("imagenette/99px", tmp_path)
+            named.by_name("imagenette/99px", tmp_path)
 
     def test_an_unknown_version_lists_the_known(self, tmp_path):
         with pytest.raises(ValueError, match="only: 3.0.1"):
-            named.prepare("mnist:9.9.9", tmp_path)
+            named.by_name("mnist:9.9.9", tmp_path)
 
     @pytest.mark.parametrize(
         ("name", "has"),
@@ -471,7 +472,7 @@ class TestNames:
     )
     def test_a_set_without_image_and_label_is_refused(self, tmp_path, name, has):
         with pytest.raises(ValueError, match="no set of images") as caught:
-            named.prepare(name, tmp_path)
+            named.by_name(name, tmp_path)
         assert has in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -502,7 +503,7 @@ class TestWhole:
         for rest in rests:
             rest.mkdir(parents=True)
             (rest / "dataset_info.json").write_text("{")
-        path = named.prepare("mnist", tmp_path)
+        path = named.by_name("mnist", tmp_path)
         assert len(read(path)) == 30
         assert not [rest for rest in rests if rest.exists()]
 
@@ -519,7 +520,7 @@ class TestWhole:
         cls = tfds.builder_cls("mnist")
         monkeypatch.setattr(cls, "_generate_examples", generate)
         with pytest.raises(type(error) if isinstance(error, Exception) else error):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert not left_over(tmp_path)
 
     def test_a_disk_that_runs_full_leaves_nothing(self, put, monkeypatch, tmp_path):
@@ -532,39 +533,39 @@ class TestWhole:
         cls = tfds.builder_cls("mnist")
         monkeypatch.setattr(cls, "_generate_examples", generate)
         with pytest.raises(ValueError, match="(?s)No space left.*Make room"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert not left_over(tmp_path)
 
     def test_half_a_copy_of_a_set_is_refused(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
-        path = named.prepare("mnist", tmp_path)
+        path = named.by_name("mnist", tmp_path)
         next(path.glob("mnist-test.array_record*")).unlink()
         with pytest.raises(ValueError, match="1 of 2 files are missing") as caught:
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
         assert f"Remove the folder {path}" in str(caught.value)
 
     def test_a_folder_that_is_no_set(self, tmp_path):
         (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
         with pytest.raises(ValueError, match="is no prepared set"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
 
     def test_another_format_is_refused(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
-        path = named.prepare("mnist", tmp_path)
+        path = named.by_name("mnist", tmp_path)
         info = json.loads((path / "dataset_info.json").read_text())
         info["fileFormat"] = "tfrecord"
         (path / "dataset_info.json").write_text(json.dumps(info))
         with pytest.raises(ValueError, match="holds tfrecord files"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
 
     def test_a_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "downloads").write_text("a file")
         with pytest.raises(ValueError, match="cannot write to"):
-            named.prepare("mnist", tmp_path)
+            named.by_name("mnist", tmp_path)
 
     def test_a_second_process_waits_and_finds_the_set(self, put, monkeypatch, tmp_path):
         put_mnist(put, monkeypatch)
-        path = named.prepare("mnist", tmp_path)
+        path = named.by_name("mnist", tmp_path)
         aside = path.with_name("aside")
         path.rename(aside)
         waiting = threading.Event()
@@ -575,7 +576,7 @@ class TestWhole:
             waiting.set()
 
         def second():
-            found.append(named.prepare("mnist", tmp_path, observe=observe))
+            found.append(named.by_name("mnist", tmp_path, observe=observe))
 
         with open(tmp_path / "downloads" / "mnist.lock") as first:
             fcntl.flock(first, fcntl.LOCK_EX)

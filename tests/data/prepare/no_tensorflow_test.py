@@ -15,7 +15,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.utils import image_utils
 from tensorflow_datasets.core.utils import lazy_imports_utils as lazy
 
-from ddjax.data import named, no_tensorflow
+from ddjax.data.prepare import named, no_tensorflow
 
 
 class OfTensors(tfds.core.GeneratorBasedBuilder):
@@ -67,7 +67,7 @@ class TestRefusal:
     ):
         monkeypatch.setattr(OfTensors, "asks", asks)
         with pytest.raises(ValueError, match="needs TensorFlow") as caught:
-            named.prepare("of_tensors", tmp_path)
+            named.by_name("of_tensors", tmp_path)
         assert f"(it asks for {wanted})" in str(caught.value)
         assert "`pip install tensorflow`" in str(caught.value)
         assert not list(tmp_path.rglob("*1.0.0*"))
@@ -102,7 +102,7 @@ class TestRestored:
             lazy.tensorflow.constant(1)
 
     def test_after_a_set_was_prepared(self, tmp_path):
-        assert len(list(named.prepare("of_tensors", tmp_path).iterdir())) > 2
+        assert len(list(named.by_name("of_tensors", tmp_path).iterdir())) > 2
         self.check()
 
     def test_after_an_error(self):
@@ -209,7 +209,7 @@ class TestFiles:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
         try:
-            path = named.prepare("of_tensors", tmp_path)
+            path = named.by_name("of_tensors", tmp_path)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, hard)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
