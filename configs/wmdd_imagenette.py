@@ -8,7 +8,9 @@ Expected: teacher 89.9 %; students 40.2 / 64.8 / 83.5 at IPC 1 / 10 / 50 (the pa
           its code's logs have 35 to 39 at IPC 1). Not run here yet.
 
 ImageNette is prepared once, by `python -m launch.prepare --name=imagenette`, or from
-your own copy, see the README.
+your own copy, see the README. It is kept in memory at 224 pixels and teachers' crops are
+drawn from that; the authors draw them from the images at their full size, as
+--config.data.memory_gb=0 --config.evaluate.whole_epochs=0 does.
 """
 
 from configs import common, default

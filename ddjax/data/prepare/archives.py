@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import jax
 
-__all__ = ["few_retries", "readable", "require_manual", "watch"]
+__all__ = ["few_retries", "own_threads", "readable", "require_manual", "watch"]
 
 _PATIENCE = 5.0  # seconds for a host to answer
 _RETRIES = 5  # TFDS waits 0.4, 0.8, ... seconds between them: 6 in all
@@ -64,6 +64,24 @@ def few_retries():
         yield
     finally:
         downloader.MAX_RETRIES = before
+
+
+@contextlib.contextmanager
+def own_threads():
+    """While it is entered, TFDS unpacks in threads that end with it.
+
+    TFDS stops at the first archive that is wrong, while its threads go on unpacking the
+    others, into a folder that was removed meanwhile.
+    """
+    from tensorflow_datasets.core.download import extractor  # slow to import
+
+    own, before = extractor._Extractor(), extractor.get_extractor
+    extractor.get_extractor = lambda: own
+    try:
+        yield
+    finally:
+        extractor.get_extractor = before
+        own._executor.shutdown()  # waits; what is not begun is refused
 
 
 def require_manual(builder, manual: pathlib.Path, repeat: str) -> None:

@@ -150,7 +150,11 @@ def _make(builder, root, manual, repeat, observe) -> None:
     _clean(builder, root)  # what a killed process left
     observe(f"{builder.name}: preparing {builder.data_path}")
     try:
-        with archives.few_retries(), _explained(builder, manual, repeat):
+        with (
+            archives.few_retries(),
+            archives.own_threads(),
+            _explained(builder, manual, repeat),
+        ):
             builder.download_and_prepare(
                 download_dir=root / "downloads",
                 download_config=config,
