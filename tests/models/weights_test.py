@@ -11,7 +11,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from ddjax import models
-from ddjax.models import layers, weights
+from ddjax.models import norms, weights
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 WEIGHTS = dict(np.load(FIXTURES / "weights.npz"))
@@ -25,7 +25,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(4, (3, 2), padding="VALID", name="stem.0")(x)
-        x, *_ = layers.BatchNorm(name="stem.1")(x, train=False)
+        x, *_ = norms.BatchNorm(name="stem.1")(x, train=False)
         depthwise = nn.Conv(
             *(4, (3, 3)),
             padding="VALID",
