@@ -161,4 +161,4 @@ def test_refuses_features_that_are_not_finite(tiny_data):
 
 def test_refuses_more_images_than_the_smallest_class_has(tiny_data):
     with pytest.raises(ValueError, match="ipc must lie in 1..4; got 5.*'a', has 4"):
-        stats.check_ipc(5, tiny_data)
+        stats.check_ipc(5, tiny_data.info, stats.class_counts(tiny_data))
