@@ -334,10 +334,10 @@ class TestBadSets:
 
     def test_several_configurations(self, own):
         for config in ("large", "small"):
-            shutil.copytree(own, own.parents[1] / "farm" / config / "1.0.0")
-        with pytest.raises(ValueError, match="name one of: farm/large, farm/small"):
-            data.load("farm", folder=own.parents[1])
-        assert len(data.load("farm/small", folder=own.parents[1]).labels) == 40
+            shutil.copytree(own, own.parents[1] / "meadow" / config / "1.0.0")
+        with pytest.raises(ValueError, match="name one of: meadow/large, meadow/small"):
+            data.load("meadow", folder=own.parents[1])
+        assert len(data.load("meadow/small", folder=own.parents[1]).labels) == 40
 
     def test_missing_split(self, images, tmp_path):
         write(tmp_path, "zoo", images, splits=("train",))
