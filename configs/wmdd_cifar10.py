@@ -6,7 +6,7 @@ Method:   H. Liu et al., "Dataset Distillation via the Wasserstein Metric", ICCV
 Command:  python -m launch.evaluate --config=configs/wmdd_cifar10.py
 Hardware: one GPU. ":cpu" is the same comparison with a small ConvNet-3: less than an
           hour on two CPU cores.
-Expected: not published. ":cpu": the table in the README. The whole not run here yet.
+Expected: not published. ":cpu": the table in the README. The rest was not run yet.
 
 CIFAR-10 is prepared once, by `python -m launch.prepare --name=cifar10`, or from your
 own copy, see the README.
