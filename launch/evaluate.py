@@ -3,9 +3,9 @@
     python -m launch.evaluate
     python -m launch.evaluate --config.evaluate.students=3
 
-Every arm has the same ipc, recipe, labels, and number of sets and students; the score
-is that of the last epoch. Makes <workdir>/evaluate/, one record for each student, and
-<workdir>/report/, the table and the pictures.
+Every arm has the same ipc, recipes, networks, labels, and number of sets and students;
+the score is that of the last epoch. Makes <workdir>/evaluate/, one record for each
+student, and <workdir>/report/, the table and the pictures.
 """
 
 import importlib.metadata
@@ -16,11 +16,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ddjax import checkpoint, metrics, parallel, student
+from ddjax import checkpoint, metrics, models, parallel, recipes, student
 from ddjax.types import DistilledSet
 from launch import (
     arms,
-    inputs,
     program,
     progress,
     recover,
@@ -28,6 +27,7 @@ from launch import (
     report,
     squeeze,
     stats,
+    students,
 )
 
 WHOLE = "whole data"
@@ -38,8 +38,9 @@ class Cell(NamedTuple):
 
     distilled: recover.Distilled
     labels: str
-    label_bytes: int
     recipe: student.Recipe
+    network: models.Network
+    sizes: relabel.Sizes
     seed: int  # of the distilled set
     students: list[int]
     stages: list[checkpoint.Stage]  # one record for each student
@@ -55,6 +56,8 @@ def run(config, workdir) -> list[dict]:
         for cell in _cells(config, workdir, teacher, distilled, seed, epochs)
     ]
     missing = [c for c in cells if not all(stage.complete for stage in c.stages)]
+    for cell in missing:
+        _labels(config, workdir, teacher, cell)
     total = sum(_steps(cell) for cell in missing)
     with progress.bar("students", total) as bar:
         for cell in missing:
@@ -67,13 +70,13 @@ def run(config, workdir) -> list[dict]:
 
 
 def _sets(config, workdir, teacher):
-    """(distilled set, its seed, epochs of its students) of every arm."""
+    """(distilled set, its seed, epochs of its students or None) of every arm."""
     section, recipe = config.evaluate, config.recover
     seen = stats.collect(config, workdir, teacher)
     compared = dict.fromkeys((*section.against, arms.ours(config)))
     for ipc, arm, seed in itertools.product(recipe.ipc, compared, range(recipe.sets)):
         distilled = recover.make(config, workdir, teacher, seen, arm, ipc, seed)
-        yield distilled, seed, config.student.epochs
+        yield distilled, seed, None
     if section.whole_epochs:
         whole = _whole(teacher)
         for seed in range(recipe.sets):
@@ -81,51 +84,63 @@ def _sets(config, workdir, teacher):
 
 
 def _cells(config, workdir, teacher, distilled, seed, epochs):
-    """The cells of one distilled set; makes its soft labels."""
-    recipe = relabel.recipe(config, epochs)
-    for labels in config.evaluate.labels:
-        needed = len(distilled.images.labels)  # a byte for a hard label
-        if labels == "soft":
-            needed += relabel.make(
-                config, workdir, teacher, distilled, recipe, seed
-            ).bytes
+    """The cells of one distilled set: labels x recipe x model x group of students."""
+    section, info = config.evaluate, teacher.train.info
+    count = len(distilled.images.labels)
+    for labels, recipe_name, model in itertools.product(
+        section.labels, section.recipes, section.models
+    ):
+        recipe = students.recipe(config, recipe_name, model, count, info, epochs)
         fields = {
-            "version": 1,
+            "version": 2,
             "arm": distilled.record["arm"],
             "ipc": distilled.record["ipc"],
             "labels": labels,
+            "recipe": recipe_name,
+            "recipe_fields": recipes.fields(recipe),
+            "model": model,
+            "model_fields": config.student.models[model].to_dict(),
             "set": seed,
-            "recipe": {**recipe._asdict(), "views": recipe.views._asdict()},
-            "model": config.student.model.to_dict(),
             "holdout": config.data.holdout,
-            "stored": config.relabel.store,
             "seed": config.seed,
             "images": distilled.hash,
             "teacher": teacher.hash,
         }
-        name = f"{fields['arm']}-ipc{fields['ipc']}-{labels}-set{seed}"
-        name = name.replace("/", "-").replace(" ", "-")
-        for group in parallel.groups(config.evaluate.students):
-            stages = [
-                checkpoint.Stage(
-                    workdir, "evaluate", f"{name}-student{i}", {**fields, "student": i}
-                )
-                for i in group
-            ]
-            yield Cell(distilled, labels, needed, recipe, seed, group, stages)
+        name = f"{fields['arm']}-ipc{fields['ipc']}-{labels}-{recipe_name}-{model}"
+        name = f"{name}-set{seed}".replace("/", "-").replace(" ", "-")
+        for group in parallel.groups(section.students):
+            yield Cell(
+                distilled,
+                labels,
+                recipe,
+                students.network(config, model, info),
+                relabel.sizes(labels, recipe, teacher, distilled),
+                seed,
+                group,
+                [_stage(workdir, name, fields, i) for i in group],
+            )
+
+
+def _stage(workdir, name, fields, index) -> checkpoint.Stage:
+    """Where the record of one student is kept."""
+    name, fields = f"{name}-student{index}", {**fields, "student": index}
+    return checkpoint.Stage(workdir, "evaluate", name, fields)
 
 
 def _steps(cell) -> int:
     return student.num_steps(cell.recipe, len(cell.distilled.images.labels))
 
 
+def _labels(config, workdir, teacher, cell) -> relabel.Labels:
+    return relabel.make(
+        config, workdir, teacher, cell.distilled, cell.recipe, cell.seed, cell.labels
+    )
+
+
 def _train(config, workdir, teacher, cell, bar):
     """Trains the students of a cell and writes their records."""
-    network = inputs.build_network(config.student.model, teacher.train.info)
-    distilled, stage = cell.distilled, cell.stages[0]
-    soft = relabel.Labels((), None, 0)
-    if cell.labels == "soft":
-        soft = relabel.make(config, workdir, teacher, distilled, cell.recipe, cell.seed)
+    distilled, network, stage = cell.distilled, cell.network, cell.stages[0]
+    soft = _labels(config, workdir, teacher, cell)
     draw = program.key(config, "student", cell.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
     count = len(distilled.images.labels)
@@ -157,8 +172,9 @@ def _train(config, workdir, teacher, cell, bar):
         top1 = metrics.accuracy(network.apply, variables, test.images, test.labels)
         record = {
             "top1": top1,
+            "num_images": count,
             "image_bytes": distilled.record["image_bytes"],
-            "label_bytes": cell.label_bytes,
+            **cell.sizes._asdict(),
             "seconds": seconds,
             "versions": versions(),
         }
