@@ -11,12 +11,13 @@ LAYERS = [
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
     {"methods", "loop", "training"},
-    {"squeeze", "stats", "recover", "relabel", "student", "report"},
+    {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"},
 ]
 LAYERS.append({"pipeline"})
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.
 SIDEWAYS = {("losses", "ot"), ("student", "relabel")}
+SIDEWAYS |= {("recipes", "student"), ("recipes", "relabel")}
 SOURCES = sorted((ROOT / "ddjax").rglob("*.py"))
 
 
