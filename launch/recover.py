@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddjax import checkpoint, data, methods, parallel, recover, selection
+from ddjax import checkpoint, data, methods, parallel, patches, recover, selection
 from ddjax.types import Context, DistilledSet
 from launch import arms, program, progress, report, squeeze, stats
 
@@ -65,10 +65,10 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
         if name in methods.names():
             job = _prepare(config, workdir, teacher, seen, arm, ipc, seed)
             images, history = _run(job, stage, config.save_every_s)
-            beside = _select(teacher, seen, "random", min(ipc, 10), 0)
+            beside = _select(config, teacher, seen, "random", min(ipc, 10), 0)
             report.draw(stage.folder, info, images, beside, history)
         else:
-            images = _select(teacher, seen, name, ipc, seed)
+            images = _select(config, teacher, seen, name, ipc, seed)
         record = {
             "arm": arm,
             "ipc": ipc,
@@ -232,9 +232,12 @@ def _stored(parts: list[DistilledSet]) -> DistilledSet:
 # Baselines ---------------------------------------------------------------------------
 
 
-def _select(teacher, seen, name, ipc, seed) -> DistilledSet:
-    """Real images, chosen class by class in the teacher's feature space."""
+def _select(config, teacher, seen, name, ipc, seed) -> DistilledSet:
+    """Real images, chosen class by class in the teacher's feature space, or crops."""
     train = teacher.train
+    if name == "rded":
+        key = program.key(config, "recover", seed)
+        return patches.select(key, teacher.network.apply, teacher.variables, train, ipc)
     rows = np.concatenate(
         [
             place.start
