@@ -6,14 +6,13 @@ Makes <workdir>/relabel/<set>-<hash>/ for every distilled set of the config, if
 `relabel.store` is on; else there is nothing to store, and students ask the teacher.
 """
 
-import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ddjax import checkpoint, relabel, student
-from launch import arms, program, progress, recover, squeeze
+from launch import arms, meter, program, progress, recover, squeeze
 
 _BLOCK = 1000  # steps kept together while the labels are made
 
@@ -70,9 +69,8 @@ def make(config, workdir, teacher, distilled, recipe, seed: int) -> Labels:
     name = f"{distilled.record['arm'].replace('/', '-')}-ipc{distilled.record['ipc']}"
     stage = checkpoint.Stage(workdir, "relabel", name, made_from)
     if not stage.complete:
-        began = time.monotonic()
-        parts = []
-        with progress.bar(f"relabel {name}", total) as bar:
+        title, parts = f"relabel {name}", []
+        with meter.watch(title) as cost, progress.bar(title, total) as bar:
             for first in range(0, total, _BLOCK):
                 steps = range(first, min(first + _BLOCK, total))
                 part = stage.load_part(f"steps{first}")
@@ -90,8 +88,7 @@ def make(config, workdir, teacher, distilled, recipe, seed: int) -> Labels:
                     stage.save_part(f"steps{first}", part)
                 bar.update(steps.stop - bar.n)
                 parts.append(part["logits"])
-        record = {"seconds": time.monotonic() - began}
-        stage.finish({"logits": np.concatenate(parts)}, record)
+        stage.finish({"logits": np.concatenate(parts)}, cost.record())
     logits = stage.load()["logits"]
     return Labels(logits, None, logits.nbytes)
 

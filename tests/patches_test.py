@@ -25,8 +25,8 @@ def by_brightness(variables, images):
     return variables * jnp.stack([-middle, middle], 1), {}
 
 
-def made(dataset, ipc, apply_fn=by_brightness, variables=np.float32(1), **options):
-    key = options.pop("key", jax.random.key(0))
+def made(dataset, ipc, apply_fn=by_brightness, variables=1.0, seed=0, **options):
+    key = jax.random.key(seed)
     return patches.select(key, apply_fn, variables, dataset, ipc, **options)
 
 
@@ -95,7 +95,7 @@ def test_the_batch_size_does_not_matter_and_the_key_does(
     np.testing.assert_allclose(
         whole.images.astype(int), parts.images.astype(int), atol=1
     )
-    other = made(tiny_data, 2, *teacher, key=jax.random.key(1))
+    other = made(tiny_data, 2, *teacher, seed=1)
     assert (whole.images != other.images).any()
 
 
