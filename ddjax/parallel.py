@@ -30,6 +30,7 @@ __all__ = [
     "mapped",
     "memory_limit",
     "over_devices",
+    "peak_bytes",
     "single",
     "stacked",
 ]
@@ -194,6 +195,15 @@ def memory_limit() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(stats.get("bytes_limit", machine))
+
+
+def peak_bytes() -> int | None:
+    """The most that one device's programs have held since the process began.
+
+    None where the devices do not count: a CPU's programs have the process's memory.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max((s.get("peak_bytes_in_use", 0) for s in stats), default=0) or None
 
 
 def describe() -> str:

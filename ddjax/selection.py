@@ -6,7 +6,7 @@ they can be used with any features (a network's, or the pixels themselves).
 
 import numpy as np
 
-__all__ = ["herding", "k_means", "names", "nearest", "random", "select"]
+__all__ = ["herding", "k_center", "k_means", "names", "nearest", "random", "select"]
 
 
 def names() -> tuple[str, ...]:
@@ -18,10 +18,10 @@ def select(name: str, features: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Rows chosen by the baseline called `name`.
 
     Args:
-      name: "random", "herding" or "kmeans".
+      name: "random", "herding", "kcenter" or "kmeans".
       features: [n, D], of one class.
       size: rows wanted.
-      seed: of the draw; herding has none.
+      seed: of the draw; herding and kcenter have none.
 
     Returns:
       [size] distinct rows.
@@ -60,6 +60,29 @@ def herding(features: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
     return np.array(chosen)
 
 
+def k_center(features: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
+    """[size] rows such that no other row is far from all of them, greedily.
+
+    The first is the row nearest to the mean, and each next one the farthest from those
+    before: the largest distance left is at most twice the least possible one.
+
+    Reference: O. Sener and S. Savarese, "Active Learning for Convolutional Neural
+    Networks: A Core-Set Approach", ICLR 2018, https://arxiv.org/abs/1708.00489; a
+    baseline of distillation since B. Zhao et al., "Dataset Condensation with Gradient
+    Matching", ICLR 2021, https://arxiv.org/abs/2006.05929 (K-Center).
+    """
+    del seed
+    features = features.astype(np.float64)
+    chosen = [int(np.argmin(np.sum((features - features.mean(0)) ** 2, axis=1)))]
+    distances = np.full(len(features), np.inf)  # to the nearest chosen row
+    for _ in range(1, size):
+        newest = np.sum((features - features[chosen[-1]]) ** 2, axis=1)
+        distances = np.minimum(distances, newest)
+        distances[chosen] = -1  # of equal rows, each is chosen once
+        chosen.append(int(np.argmax(distances)))
+    return np.array(chosen)
+
+
 def k_means(features: np.ndarray, size: int, seed: int) -> np.ndarray:
     """[size] medoids: the rows nearest to scikit-learn's k-means centres."""
     from sklearn import cluster  # slow to import
@@ -84,4 +107,9 @@ def nearest(features: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     return optimize.linear_sum_assignment(cost)[1]
 
 
-_BASELINES = {"random": random, "herding": herding, "kmeans": k_means}
+_BASELINES = {
+    "random": random,
+    "herding": herding,
+    "kcenter": k_center,
+    "kmeans": k_means,
+}

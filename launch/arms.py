@@ -13,6 +13,7 @@ from ddjax import (
     data,
     methods,
     optimizers,
+    patches,
     recover,
     selection,
     stats,
@@ -22,6 +23,8 @@ from launch import atoms, inputs, students
 
 # How a method moves its pixels; what else is in its section are arguments of its loss.
 PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
+
+BASELINES = (*selection.names(), "rded")
 
 
 def check(config) -> None:
@@ -56,6 +59,9 @@ def check_with(config, info, counts, streamed: bool) -> None:
             method = build(config, name, teacher, info)
             _check_teacher(config, arm, method, teacher, info)
             recover.chunks(1, 1, 1, section(config, name)["layout"])
+        elif name == "rded":
+            for ipc in config.recover.ipc:
+                patches.check(ipc, info, counts)
     _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
     _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))
     atoms.options(config.stats)
@@ -102,9 +108,9 @@ def split(arm: str) -> tuple[str, str]:
       ValueError: neither.
     """
     name, _, start = arm.partition("/")
-    if name in selection.names() and not start:
+    if name in BASELINES and not start:
         return name, "real"
-    known = ", ".join((*selection.names(), *(f"{m}/START" for m in methods.names())))
+    known = ", ".join((*BASELINES, *(f"{m}/START" for m in methods.names())))
     if name not in methods.names() or start not in ("noise", "real"):
         raise ValueError(
             f"unknown arm {arm!r}; known: {known}; START is noise or real."

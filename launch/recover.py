@@ -9,7 +9,6 @@ of the config: the images as uint8 with labels and weights (artifact.npz), the l
 """
 
 import functools
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,9 +16,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddjax import checkpoint, data, methods, parallel, recover, selection
+from ddjax import checkpoint, data, methods, parallel, patches, recover, selection
 from ddjax.types import Context, DistilledSet
-from launch import arms, program, progress, report, squeeze, stats
+from launch import arms, meter, program, progress, report, squeeze, stats
 
 
 class Distilled(NamedTuple):
@@ -61,14 +60,15 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
-        began, info = time.monotonic(), teacher.train.info
-        if name in methods.names():
-            job = _prepare(config, workdir, teacher, seen, arm, ipc, seed)
-            images, history = _run(job, stage, config.save_every_s)
-            beside = _select(teacher, seen, "random", min(ipc, 10), 0)
-            report.draw(stage.folder, info, images, beside, history)
-        else:
-            images = _select(teacher, seen, name, ipc, seed)
+        info = teacher.train.info
+        with meter.watch(f"recover {title}") as cost:
+            if name in methods.names():
+                job = _prepare(config, workdir, teacher, seen, arm, ipc, seed)
+                images, history = _run(job, stage, config.save_every_s)
+                beside = _select(config, teacher, seen, "random", min(ipc, 10), 0)
+                report.draw(stage.folder, info, images, beside, history)
+            else:
+                images = _select(config, teacher, seen, name, ipc, seed)
         record = {
             "arm": arm,
             "ipc": ipc,
@@ -78,7 +78,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
             "mean": list(info.mean),
             "std": list(info.std),
             "image_bytes": int(images.images.nbytes),
-            "seconds": time.monotonic() - began,
+            **cost.record(),
         }
         stage.finish(images._asdict(), record)
         logging.info("%s", stage.folder)
@@ -232,9 +232,12 @@ def _stored(parts: list[DistilledSet]) -> DistilledSet:
 # Baselines ---------------------------------------------------------------------------
 
 
-def _select(teacher, seen, name, ipc, seed) -> DistilledSet:
-    """Real images, chosen class by class in the teacher's feature space."""
+def _select(config, teacher, seen, name, ipc, seed) -> DistilledSet:
+    """Real images, chosen class by class in the teacher's feature space, or crops."""
     train = teacher.train
+    if name == "rded":
+        key = program.key(config, "recover", seed)
+        return patches.select(key, teacher.network.apply, teacher.variables, train, ipc)
     rows = np.concatenate(
         [
             place.start

@@ -6,14 +6,13 @@ Makes <workdir>/relabel/<set>-<hash>/ for every distilled set of the config and 
 kind of labels that is stored: "single" and "stored", see configs/default.py.
 """
 
-import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ddjax import checkpoint, relabel, student
-from launch import arms, program, progress, recover, squeeze, students
+from launch import arms, meter, program, progress, recover, squeeze, students
 
 _BLOCK = 1000  # steps kept together while the labels are made
 _HALF, _SINGLE = 2, 4  # bytes of a float16 and of a float32
@@ -68,16 +67,16 @@ def make(config, workdir, teacher, distilled, recipe, seed: int, labels: str) ->
     name = name.replace("/", "-").replace(" ", "-")
     stage = checkpoint.Stage(workdir, "relabel", name, made_from)
     if not stage.complete:
-        began = time.monotonic()
-        if labels == "single":
-            logits = relabel.plain_labels(
-                teacher.network.apply, teacher.variables, distilled.images.images
-            )
-        else:
-            # Students of all arms see the same crops and boxes.
-            key = program.key(config, "views", seed)
-            logits = _of_views(stage, name, teacher, distilled, recipe.views, key)
-        stage.finish({"logits": logits}, {"seconds": time.monotonic() - began})
+        with meter.watch(f"relabel {name}") as cost:
+            if labels == "single":
+                logits = relabel.plain_labels(
+                    teacher.network.apply, teacher.variables, distilled.images.images
+                )
+            else:
+                # Students of all arms see the same crops and boxes.
+                key = program.key(config, "views", seed)
+                logits = _of_views(stage, name, teacher, distilled, recipe.views, key)
+        stage.finish({"logits": logits}, cost.record())
     return Labels(stage.load()["logits"], None)
 
 

@@ -7,13 +7,12 @@ and the names of the classes.
 """
 
 import contextlib
-import time
 
 import jax
 from absl import logging
 
 from ddjax import checkpoint, data, loop, squeeze, training
-from launch import inputs, program, progress, teachers
+from launch import inputs, meter, program, progress, teachers
 from launch.teachers import Teacher
 
 
@@ -32,7 +31,10 @@ def run(config, workdir) -> Teacher:
     }
     stage = checkpoint.Stage(workdir, "squeeze", "teacher", made_from)
     if not stage.complete:
-        _train(config, stage, network, train, test)
+        with meter.watch("squeeze") as cost:
+            variables, record = _train(config, stage, network, train, test)
+        stage.finish(checkpoint.flatten(variables), {**record, **cost.record()})
+        teachers.say(record)
     return teachers.read(stage, network, train, test)
 
 
@@ -43,6 +45,7 @@ def recipe_of(config) -> squeeze.Recipe:
 
 
 def _train(config, stage, network, train, test):
+    """The trained variables, and what they are worth."""
     recipe = recipe_of(config)
     key_init, key_train = jax.random.split(program.key(config, "squeeze"))
     count = len(train.labels)
@@ -52,7 +55,6 @@ def _train(config, stage, network, train, test):
         logging.info("squeeze goes on from step %d.", done)
     total = squeeze.num_steps(recipe, count)
     step, shared, source = _source(config, network, recipe, train, range(done, total))
-    began = time.monotonic()
     with progress.bar("squeeze", total, done) as bar, source as batches:
         monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
         state = loop.run(
@@ -66,10 +68,7 @@ def _train(config, stage, network, train, test):
         )
         monitor.finish(training.variables(state))
     variables = training.variables(state)
-    record = teachers.describe(network, variables, train, test)
-    record["seconds"] = time.monotonic() - began
-    stage.finish(checkpoint.flatten(variables), record)
-    teachers.say(record)
+    return variables, teachers.describe(network, variables, train, test)
 
 
 def _source(config, network, recipe, train, steps):

@@ -6,7 +6,6 @@ Makes <workdir>/stats/: the features and per-class BatchNorm statistics (`teache
 and for each ipc and seed the barycenters of the features (`barycenter-...`).
 """
 
-import time
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 
 from ddjax import checkpoint, stats
 from ddjax.types import Barycenter, ClassStats, Moments
-from launch import arms, atoms, program, progress, squeeze, teachers
+from launch import arms, atoms, meter, program, progress, squeeze, teachers
 
 _CLASSES = 10  # kept together while the data is looked at
 
@@ -47,7 +46,9 @@ def collect(config, workdir, teacher: teachers.Teacher) -> Stats:
     }
     stage = checkpoint.Stage(workdir, "stats", "teacher", made_from)
     if not stage.complete:
-        _collect(config, stage, teacher)
+        with meter.watch("stats") as cost:
+            arrays = _collect(config, stage, teacher)
+        stage.finish(arrays, cost.record())
     arrays = stage.load()
     features, count = arrays.pop("features"), arrays.pop("count")
     layers = range(len(arrays) // 2)
@@ -57,7 +58,7 @@ def collect(config, workdir, teacher: teachers.Teacher) -> Stats:
 
 def _collect(config, stage, teacher):
     """One pass over the data, some classes at a time; finished ones are kept."""
-    began, parts = time.monotonic(), []
+    parts = []
     total = teacher.train.info.num_classes
     with progress.bar("stats", total, unit="class") as bar:
         for first in range(0, total, _CLASSES):
@@ -78,8 +79,7 @@ def _collect(config, stage, teacher):
                 stage.save_part(f"classes{first}", part)
             parts.append(part)
             bar.update(len(classes))
-    arrays = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    stage.finish(arrays, {"seconds": time.monotonic() - began})
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
 def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
@@ -94,9 +94,11 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
     name = f"barycenter-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "stats", name, made_from)
     if not stage.complete:
-        began = time.monotonic()
-        total = teacher.train.info.num_classes
-        with progress.bar(f"atoms, ipc {ipc}", total, unit="class") as bar:
+        title, total = f"atoms, ipc {ipc}", teacher.train.info.num_classes
+        with (
+            meter.watch(title) as cost,
+            progress.bar(title, total, unit="class") as bar,
+        ):
             found = stats.barycenters(
                 program.key(config, "barycenter", seed),
                 seen.features,
@@ -108,7 +110,7 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
         record = {
             "mean_cost": float(np.mean(found.cost)),
             "converged": float(np.mean(found.converged)),
-            "seconds": time.monotonic() - began,
+            **cost.record(),
         }
         stage.finish(found._asdict(), record)
     return Barycenter(**stage.load())

@@ -11,7 +11,8 @@ LAYERS = [
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
     {"methods", "loop", "training"},
-    {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"},
+    {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
+    | {"patches"},
 ]
 LAYERS.append({"pipeline"})
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -62,6 +62,36 @@ class TestHerding:
         assert error(selection.herding(features, 5)) < min(drawn)
 
 
+class TestKCenter:
+    @pytest.mark.parametrize("size", [1, 4, 20])
+    def test_each_row_is_the_farthest_one_left(self, features, size):
+        """Brute force over the whole table of distances."""
+        exact = features.astype(np.float64)
+        table = spatial.distance.cdist(exact, exact)
+        middle = np.linalg.norm(exact - exact.mean(0), axis=1)
+        chosen = [int(np.argmin(middle))]
+        while len(chosen) < size:
+            left = [row for row in range(20) if row not in chosen]
+            chosen.append(max(left, key=lambda row: table[row, chosen].min()))
+        got = selection.k_center(features, size)
+        np.testing.assert_allclose(exact[got], exact[chosen])
+        assert len(set(got.tolist())) == size
+
+    def test_radius_is_at_most_twice_the_best(self):
+        """The guarantee of farthest-first, against all choices of 3 rows out of 9."""
+        rows = np.random.default_rng(4).normal(size=(9, 2))
+        table = spatial.distance.cdist(rows, rows)
+
+        def radius(chosen):
+            return table[:, list(chosen)].min(1).max()
+
+        best = min(radius(c) for c in itertools.combinations(range(9), 3))
+        assert best <= radius(selection.k_center(rows, 3)) <= 2 * best
+
+    def test_one_row_of_every_cluster(self):
+        assert sorted(selection.k_center(blobs(), 3) % 3) == [0, 1, 2]
+
+
 class TestKMeans:
     def test_one_row_of_every_cluster(self):
         rows = selection.k_means(blobs(), 3, seed=0)
@@ -156,7 +186,7 @@ class TestSelect:
         np.testing.assert_array_equal(np.sort(rows), np.arange(5))
 
     def test_names_are_the_documented_ones(self):
-        assert set(selection.names()) == {"random", "herding", "kmeans"}
+        assert set(selection.names()) == {"random", "herding", "kcenter", "kmeans"}
 
     def test_unknown_name_raises(self, features):
         with pytest.raises(ValueError, match="unknown baseline 'best'; known: random"):

@@ -11,6 +11,7 @@ from launch import arms, recover
 def test_an_arm_is_a_method_with_a_start_or_a_baseline():
     assert arms.split("wmdd/noise") == ("wmdd", "noise")
     assert arms.split("herding") == ("herding", "real")
+    assert arms.split("rded") == ("rded", "real")
     for wrong in ("wmdd", "herding/noise", "wmdd/zeros", "dm/noise"):
         with pytest.raises(
             ValueError, match=f"unknown arm {wrong!r}; known: .*cda/START"

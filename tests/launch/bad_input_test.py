@@ -154,12 +154,12 @@ class TestConfig:
             (
                 {"evaluate.against": ("random", "herdin")},
                 "unknown arm 'herdin'",
-                "random, herding, kmeans",
+                "random, herding, kcenter, kmeans, rded",
             ),
             (
                 {"evaluate.against": ("random/noise",)},
                 "unknown arm 'random/noise'",
-                "random, herding, kmeans",
+                "random, herding, kcenter, kmeans, rded",
             ),
             ({"evaluate.labels": ("sot",)}, "labels 'sot'", "hard, single, stored"),
             ({"evaluate.recipes": ("wmd",)}, "recipe 'wmd'", "wmdd, rded"),

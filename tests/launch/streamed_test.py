@@ -91,7 +91,7 @@ def test_whole_pipeline_is_that_of_a_set_in_memory(kept, streamed, tmp_path):
         seen = stats.collect(config, workdir, teacher)
         sets = [
             recover.make(config, workdir, teacher, seen, arm, 2, 0)
-            for arm in ("wmdd/real", "herding", "kmeans")
+            for arm in ("wmdd/real", "herding", "kcenter", "rded")
         ]
         results[memory_gb] = seen[:2], [made.images for made in sets]
     jax.tree.map(np.testing.assert_array_equal, results[4.0], results[0.0])
