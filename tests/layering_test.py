@@ -11,7 +11,8 @@ LAYERS = [
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
     {"methods", "loop", "training"},
-    {"squeeze", "stats", "recover", "relabel", "student", "report"},
+    {"squeeze", "stats", "recover", "relabel", "student", "report", "quality"}
+    | {"tables"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.
