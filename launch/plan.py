@@ -11,7 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from ddjax import parallel, report
+from ddjax import parallel, tables
 from launch import arms, costs, inputs, students
 from launch.costs import Plan, Row
 
@@ -40,7 +40,7 @@ def show(config) -> None:
         ]
         for row in rows
     ]
-    print(report.markdown_table(header, cells))
+    print(tables.markdown_table(header, cells))
     print(verdict(rows))
 
 
