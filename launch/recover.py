@@ -5,7 +5,8 @@
 
 Makes <workdir>/recover/<method>-<start>-ipc<m>-seed<s>-<hash>/, for every ipc and seed
 of the config: the images as uint8 with labels and weights (artifact.npz), the losses
-(history.json, curves.png), and a picture of them beside real ones (grid.png).
+(history.json, curves.png), a picture of them beside real ones (grid.png), and the card
+of the set (README.md).
 """
 
 import functools
@@ -16,7 +17,16 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddjax import checkpoint, data, methods, parallel, patches, recover, selection
+from ddjax import (
+    checkpoint,
+    data,
+    export,
+    methods,
+    parallel,
+    patches,
+    recover,
+    selection,
+)
 from ddjax.types import Context, DistilledSet
 from launch import arms, meter, program, progress, report, squeeze, stats
 
@@ -81,6 +91,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
             **cost.record(),
         }
         stage.finish(images._asdict(), record)
+        export.describe(stage.folder)
         logging.info("%s", stage.folder)
     return Distilled(DistilledSet(**stage.load()), stage.hash, stage.record())
 
