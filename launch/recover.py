@@ -28,7 +28,7 @@ from ddjax import (
     selection,
 )
 from ddjax.types import Context, DistilledSet
-from launch import arms, meter, program, progress, report, squeeze, stats
+from launch import arms, frames, meter, program, progress, report, squeeze, stats
 
 
 class Distilled(NamedTuple):
@@ -171,26 +171,33 @@ def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:
     parts = [stage.load_part(_name(wave)) for wave in job.waves]
     done, state = _resume(job, stage, parts)
     total = len(job.waves) * job.num_steps
+    film = frames.Frames(stage, job.method, job.context, job.waves[0], job.num_steps)
     with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
         monitor = progress.Monitor(stage, bar, total, done, save_every_s)
         for i, wave in enumerate(job.waves):
             if parts[i] is not None:
                 continue
+            goals = [job.goals(rows) for rows in wave.rows]
+            if i == 0:
+                film.begin(goals, job.key)
             chunks = recover.run_wave(
                 job.key,
                 job.method,
                 job.context,
                 wave,
-                [job.goals(rows) for rows in wave.rows],
+                goals,
                 job.num_steps,
                 state=state,
                 done=max(0, done - wave.offset),
-                observe=functools.partial(_observe, monitor, wave),
+                observe=functools.partial(
+                    _observe, monitor, film if i == 0 else None, wave
+                ),
             )
             monitor.finish(chunks)  # first: a part without its losses leaves a gap
             parts[i] = _stored(chunks)._asdict()
             stage.save_part(_name(wave), parts[i])
             state = None
+    film.write()
     order = np.argsort(np.concatenate(job.cuts))
     whole = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
     return DistilledSet(**whole), monitor.history
@@ -220,7 +227,9 @@ def _resume(job: Job, stage, parts: list):
     return found[0], found[1]["state"]
 
 
-def _observe(monitor, wave, done, state, metrics) -> None:
+def _observe(monitor, film, wave, done, state, metrics) -> None:
+    if film is not None:
+        film.look(done, state)  # first: a saved state has its frames
     monitor(done, {"wave": _place(wave), "state": state}, metrics)
 
 
