@@ -138,10 +138,13 @@ def base():
     config.evaluate.against = (
         "random",
         "herding",
+        "kcenter",
         "kmeans",
+        "rded",
         "sre2l/noise",
         "wmdd/noise",
     )
+    config.evaluate.sets = ()  # folders of sets from elsewhere: launch.import_set
     # "hard": classes. "single": the teacher's logits on each image. "stored": those on
     # every view. "online": the same, but students ask the teacher, nothing is stored.
     config.evaluate.labels = ("hard", "stored")
@@ -149,6 +152,13 @@ def base():
     config.evaluate.recipes = ("wmdd",)
     config.evaluate.models = ("convnet",)  # of config.student.models
     config.evaluate.students = 1  # students for each distilled set
-    config.evaluate.whole_epochs = 60  # of the bound on all images; 0 for none
+    # Of the bounds: all images, and random ones that take as many bytes as ours with
+    # their soft labels. 0 for none.
+    config.evaluate.whole_epochs = 60
+    # Rates that every arm chooses from, scored on a share of the training images that
+    # the whole pipeline does without; empty for the recipes' own rates.
+    config.evaluate.learning_rates = ()
+    config.evaluate.search_holdout = 0.2
+    config.evaluate.quality = True  # neighbours, copies, redundancy and W2 of each set
 
     return config

@@ -182,7 +182,13 @@ def _blocks(students) -> list[tuple[int, list]]:
         _grouped(students, "ipc").items(), key=lambda item: item[0][0] or math.inf
     ):
         arms = [
-            (arm, {kind: _score(cell) for (kind,), cell in _grouped(mine, "labels").items()})
+            (
+                arm,
+                {
+                    kind: _score(cell)
+                    for (kind,), cell in _grouped(mine, "labels").items()
+                },
+            )
             for (arm,), mine in _grouped(rows, "arm").items()
         ]
         best = {}
@@ -247,7 +253,9 @@ def _by_bytes(students, arms) -> charts.Chart:
 def _curve(name, color, cells) -> charts.Curve:
     x, scores = [x for x, _ in cells], [score for _, score in cells]
     spread = [math.nan if s["std"] is None else 100 * s["std"] for s in scores]
-    return charts.Curve(name, color % _COLORS, x, [100 * s["mean"] for s in scores], spread)
+    return charts.Curve(
+        name, color % _COLORS, x, [100 * s["mean"] for s in scores], spread
+    )
 
 
 def _total(rows) -> float:
@@ -358,7 +366,9 @@ def _small(images: np.ndarray) -> np.ndarray:
     grey = images.shape[-1] < 3
     shown = images[..., 0] if grey else images[..., :3]
     small = [Image.fromarray(x).resize(size, Image.Resampling.BOX) for x in shown]
-    return np.stack([np.asarray(x)[..., None] if grey else np.asarray(x) for x in small])
+    return np.stack(
+        [np.asarray(x)[..., None] if grey else np.asarray(x) for x in small]
+    )
 
 
 def _area(images) -> int:
@@ -466,9 +476,7 @@ def _plane(plane: Plane, galleries) -> dict:
             mine = points[labels == label]
             if len(mine):
                 x, y = mine.T.tolist()
-                groups.append(
-                    charts.Curve(kind, color, x, y, mark=mark, line=False)
-                )
+                groups.append(charts.Curve(kind, color, x, y, mark=mark, line=False))
     axes = [f"component {i + 1} ({_percent(s)} %)" for i, s in enumerate(plane.shares)]
     return {
         "arm": plane.arm,

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags, logging
 
 from ddjax import checkpoint, methods, report, tables
-from launch import program
+from launch import page, program
 
 VERSION = 2  # of the file of records
 _FILE = "records.json"
@@ -123,17 +123,16 @@ def write(config, workdir, run: dict) -> None:
 
     In <workdir>/report/: records.json, table.md (all tables), table.tex, table.csv,
     scores.csv and sets.csv, accuracy-<recipe>-<model>.png and bytes-... of each recipe
-    and model, and grid.png.
+    and model, grid.png, and index.html, the page that shows it all.
 
     Args:
-      config: unused; all is in the records.
+      config: of the experiment.
       workdir: of the run.
       run: what `records` reads.
 
     Raises:
       ValueError: the records are not those of a run.
     """
-    del config
     _check(run)
     folder = pathlib.Path(workdir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +152,7 @@ def write(config, workdir, run: dict) -> None:
         )
     for name, figure in _figures(workdir, students):
         figure.savefig(folder / f"{name}.png")
+    logging.info("page: %s", page.write(config, workdir, run))
     print(f"\n{run['name']}\n\n{texts['table.md']}")
     logging.info("report: %s", folder)
 
