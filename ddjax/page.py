@@ -315,7 +315,7 @@ def _costs(stages) -> list[dict]:
             "n": len(rows),
             "seconds": total(rows, "seconds"),
             "compile_seconds": total(rows, "compile_seconds"),
-            "peak_bytes": max((row.get("peak_bytes") or 0 for row in rows)) or None,
+            "peak_bytes": max(row.get("peak_bytes") or 0 for row in rows) or None,
         }
         for (stage,), rows in _grouped(stages, "stage").items()
     ]

@@ -13,7 +13,7 @@ LAYERS = [
     {"methods", "loop", "training"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
     | {"patches", "quality", "tables", "export"},
-    {"pipeline"},
+    {"pipeline", "page"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.

@@ -6,7 +6,7 @@ import pytest
 
 from configs import default
 from ddjax import metrics
-from launch import comparison, evaluate, inputs, rates
+from launch import comparison, evaluate, inputs, rates, report
 
 
 def quick(**changes):
@@ -14,6 +14,7 @@ def quick(**changes):
     config = default.get_config("quick")
     with config.unlocked():
         config.evaluate.labels = ("hard",)
+        config.recipes.wmdd.epochs = 40  # so that students know something
         config.evaluate.update(changes)
     return config
 
@@ -36,6 +37,8 @@ def test_students_do_not_depend_on_the_test_images(tmp_path, monkeypatch):
     after = evaluate.run(quick(), tmp_path / "b")
     assert [r["students"] for r in before] == [r["students"] for r in after]
     assert [r["top1"] for r in before] != [r["top1"] for r in after]
+    sets = report.records(tmp_path / "b")["sets"]
+    assert next(r for r in sets if r["arm"] == "random")["test_copies"] > 0
 
 
 def test_a_student_is_scored_once_after_its_last_step(tmp_path, monkeypatch):
@@ -59,14 +62,12 @@ def test_a_student_is_scored_once_after_its_last_step(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "accuracy", counted)
     config = quick(against=("random", "herding"))
     found = evaluate.run(config, tmp_path)
-    assert scored == [3]  # herding's student: three epochs of one step
+    assert scored == [40]  # herding's student: as many epochs of one step
     assert [r["top1"] for r in found if r["arm"] == "herding"] == [0.9]
 
 
 def test_rates_are_chosen_on_training_images(tmp_path, monkeypatch):
     config = quick(learning_rates=(1e-5, 5e-3))
-    config.unlock()
-    config.recipes.wmdd.epochs = 40
     before = evaluate.run(config, tmp_path / "a")
     rate = {(r["arm"], r["set"]): r["recipe_fields"]["learning_rate"] for r in before}
     assert set(rate.values()) == {5e-3}
@@ -105,7 +106,7 @@ def test_every_arm_searches_the_same_rates():
 
 def test_as_many_bytes(tmp_path):
     """Random images cost what ours cost with their labels, and no more."""
-    config = quick(labels=("single",), whole_epochs=1)
+    config = quick(labels=("stored",), whole_epochs=1)
     found = evaluate.run(config, tmp_path)
     rows = {r["arm"]: r for r in found}
     ours, equal = rows["wmdd/real"], rows[comparison.EQUAL]
@@ -113,7 +114,7 @@ def test_as_many_bytes(tmp_path):
     spent = equal["image_bytes"] + equal["label_bytes"]
     one_more = spent + 10 * (64 + 1)
     assert spent <= paid < one_more
-    assert equal["labels"] == "single" and equal["ipc"] == ours["ipc"]
+    assert equal["labels"] == "stored" and equal["ipc"] == ours["ipc"]
     assert equal["num_images"] > ours["num_images"]
 
 
