@@ -100,7 +100,8 @@ def accuracy(panels: dict[str, dict[str, list[tuple]]], title: str, xlabel: str)
         axes.grid(alpha=0.3)
     if sizes and sizes[-1] <= 1000:  # images per class: few, and rarely powers of ten
         row[0].set_xticks(sizes, [f"{x:g}" for x in sizes])
-        row[0].tick_params(which="minor", bottom=False)
+        for axes in row:
+            axes.tick_params(which="minor", bottom=False)
     row[0].set_ylabel("top-1 of the last epoch, %")
     marks = [h for axes in row for h in axes.get_legend_handles_labels()[0]]
     marks = {mark.get_label(): mark for mark in marks}
