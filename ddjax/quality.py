@@ -11,6 +11,7 @@ from ddjax import ot
 
 __all__ = [
     "copies",
+    "digests",
     "nearest",
     "png_bytes",
     "real_nearest",
@@ -120,27 +121,40 @@ def real_nearest(
     return nearest(others[sample], others, leave_out=sample, batch_size=batch_size)[1]
 
 
-def copies(images: np.ndarray, others, *, batch_size: int = 1000) -> np.ndarray:
-    """Which images are, byte for byte, among the others.
+def digests(images, *, batch_size: int = 1000) -> np.ndarray:
+    """What tells an image from all others, for `copies`.
 
     Args:
-      images: [n, H, W, ch] uint8.
-      others: [N, H, W, ch] uint8, or `data.Records`.
-      batch_size: rows of the others at a time.
+      images: [N, H, W, ch] uint8, or `data.Records`.
+      batch_size: rows at a time.
 
     Returns:
-      [n] bool.
+      [N, 16] uint8: equal rows for images of equal shape and pixels, and only those.
     """
-    wanted, seen = [_digest(image) for image in np.asarray(images)], set()
-    for start in range(0, len(others), batch_size):
-        seen |= {_digest(image) for image in others[start : start + batch_size]}
-    return np.array([digest in seen for digest in wanted], bool)
+    starts = range(0, len(images), batch_size)
+    parts = (images[start : start + batch_size] for start in starts)
+    found = b"".join(_digest(image) for part in parts for image in part)
+    return np.frombuffer(found, np.uint8).reshape(-1, 16)
 
 
 def _digest(image) -> bytes:
     pixels = np.ascontiguousarray(image)
     shape = repr((pixels.shape, str(pixels.dtype))).encode()
     return hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest()
+
+
+def copies(images: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which images are, byte for byte, among others.
+
+    Args:
+      images: [n, H, W, ch] uint8.
+      known: [N, 16], the `digests` of the others.
+
+    Returns:
+      [n] bool.
+    """
+    others = {row.tobytes() for row in known}
+    return np.array([row.tobytes() in others for row in digests(images)], bool)
 
 
 def wasserstein(real, real_labels, features, labels, weights) -> float:

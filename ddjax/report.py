@@ -88,19 +88,25 @@ def accuracy(panels: dict[str, dict[str, list[tuple]]], title: str, xlabel: str)
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    drawn = [points for lines in panels.values() for points in lines.values()]
+    sizes = sorted({x for points in drawn for x, _, _ in points if x})
     figure = Figure(figsize=(4 * len(panels) + 2.5, 4), dpi=100, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (labels, lines) in zip(row, panels.items()):
         for name, points in lines.items():
             _draw(axes, name, names.index(name), 100 * np.array(points, np.float64))
         axes.set(title=f"{labels} labels", xlabel=xlabel, xscale="log")
         axes.grid(alpha=0.3)
+    if sizes and sizes[-1] <= 1000:  # images per class: few, and rarely powers of ten
+        row[0].set_xticks(sizes, [f"{x:g}" for x in sizes])
+        for axes in row:
+            axes.tick_params(which="minor", bottom=False)
     row[0].set_ylabel("top-1 of the last epoch, %")
-    handles = {
-        h.get_label(): h for axes in row for h in axes.get_legend_handles_labels()[0]
-    }
-    figure.legend(handles.values(), handles, fontsize=8, loc="outside right center")
+    marks = [h for axes in row for h in axes.get_legend_handles_labels()[0]]
+    marks = {mark.get_label(): mark for mark in marks}
+    marks = [marks[name] for name in names]
+    figure.legend(marks, names, fontsize=8, loc="outside right center")
     return figure
 
 

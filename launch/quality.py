@@ -3,7 +3,7 @@
 Makes <workdir>/quality/<arm>-ipc<m>-seed<s>-<hash>/: how alike the images of a class
 are, how far they are from real ones, in pixels and to the teacher, whether any is a
 copy, and the real neighbours that a report shows beside them. What real images give is
-measured once, in <workdir>/stats/neighbours-<hash>/.
+measured once, in <workdir>/stats/real-<hash>/.
 """
 
 import math
@@ -46,9 +46,9 @@ def measure(config, workdir, teacher, seen, distilled) -> dict:
     if not stage.complete:
         real = _real(config, workdir, teacher, seen)
         began = time.monotonic()
-        arrays, record = _measure(teacher, seen, distilled)
-        cost = {"seconds": time.monotonic() - began}
-        stage.finish(arrays, {**record, **real, **cost})
+        arrays, record = _measure(teacher, seen, distilled, real)
+        record["seconds"] = time.monotonic() - began
+        stage.finish(arrays, record)
     record = stage.record()
     if record["test_copies"]:
         logging.warning(
@@ -61,7 +61,7 @@ def measure(config, workdir, teacher, seen, distilled) -> dict:
     return record
 
 
-def _measure(teacher, seen, distilled):
+def _measure(teacher, seen, distilled, real):
     """Arrays and record of one set."""
     train, chosen = teacher.train, distilled.images
     images, labels = np.asarray(chosen.images), np.asarray(chosen.labels)
@@ -84,9 +84,11 @@ def _measure(teacher, seen, distilled):
         "num_images": len(images),
         "redundancy": None if math.isnan(alike) else alike,
         "nearest_pixels": float(np.mean(pixels)),
+        "real_nearest_pixels": float(np.mean(real["pixels"])),
         "nearest_features": float(np.mean(depth)),
-        "copies": int(quality.copies(images, train.images).sum()),
-        "test_copies": int(quality.copies(images, teacher.test.images).sum()),
+        "real_nearest_features": float(np.mean(real["features"])),
+        "copies": int(quality.copies(images, real["train"]).sum()),
+        "test_copies": int(quality.copies(images, real["test"]).sum()),
         "w2": quality.wasserstein(
             seen.features, train.labels, features, labels, chosen.weights
         ),
@@ -114,21 +116,23 @@ def _first(labels, count) -> np.ndarray:
 
 
 def _real(config, workdir, teacher, seen) -> dict:
-    """What `nearest` gives for real images: a set nearer than this has copied."""
+    """Of real images: distances to the nearest other one, and digests of all."""
     made_from = {
         "version": 1,
         "stats": seen.hash,
+        "test": data.fingerprint(teacher.test),
         "seed": config.seed,
         "sample": _SAMPLE,
     }
-    stage = checkpoint.Stage(workdir, "stats", "neighbours", made_from)
+    stage = checkpoint.Stage(workdir, "stats", "real", made_from)
     if not stage.complete:
-        began = time.monotonic()
+        began, train = time.monotonic(), teacher.train.images
         options = {"size": _SAMPLE, "seed": config.seed}
         found = {
-            "pixels": quality.real_nearest(teacher.train.images, **options),
+            "pixels": quality.real_nearest(train, **options),
             "features": quality.real_nearest(seen.features, **options),
+            "train": quality.digests(train),
+            "test": quality.digests(teacher.test.images),
         }
         stage.finish(found, {"seconds": time.monotonic() - began})
-    means = {name: float(np.mean(found)) for name, found in stage.load().items()}
-    return {f"real_nearest_{name}": mean for name, mean in means.items()}
+    return stage.load()

@@ -110,13 +110,18 @@ class TestCopies:
         mine[5] = images[7]
         mine[5, 0, 0, 0] ^= 1  # one bit of one pixel
         for batch_size in (3, 1000):
-            got = quality.copies(mine, images, batch_size=batch_size)
+            got = quality.copies(mine, quality.digests(images, batch_size=batch_size))
             np.testing.assert_array_equal(got, [0, 1, 0, 0, 1, 0])
             assert got.dtype == bool
 
     def test_the_same_bytes_of_another_shape_are_another_image(self, images):
         turned = images.reshape(23, 5, 4, 3)
-        assert not quality.copies(turned, images).any()
+        assert not quality.copies(turned, quality.digests(images)).any()
+
+    def test_among_no_images_there_is_no_copy(self, images):
+        known = quality.digests(images[:0])
+        assert known.shape == (0, 16)
+        np.testing.assert_array_equal(quality.copies(images[:2], known), [False, False])
 
 
 class TestWasserstein:

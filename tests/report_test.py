@@ -151,7 +151,11 @@ class TestAccuracy:
     def test_every_arm_is_named_once(self):
         (legend,) = self.drawn().legends
         names = [text.get_text() for text in legend.texts]
-        assert sorted(names) == ["WMDD", "random", "whole data"]
+        assert names == ["random", "whole data", "WMDD"]
+
+    def test_sizes_of_a_set_are_on_the_axis(self):
+        for axes in self.drawn().axes:
+            assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "10"]
 
     def test_can_be_drawn(self):
         assert rendered(self.drawn()).std() > 0
