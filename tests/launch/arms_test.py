@@ -1,8 +1,10 @@
 """Arms and the sections that say how they recover."""
 
+import numpy as np
 import pytest
 
 from configs import default
+from ddjax.types import DataInfo
 from launch import arms, history, recover
 
 
@@ -27,6 +29,15 @@ def test_a_section_that_is_missing_or_short_is_refused():
         arms.section(config, "cda")
     with pytest.raises(ValueError, match="methods.wmdd lacks layout, jitter"):
         arms.section(config, "wmdd")
+
+
+def test_rded_needs_four_images_for_each_large_one():
+    config = default.get_config("quick")
+    config.recover.ipc, config.evaluate.against = (1, 2), ("rded",)
+    info = DataInfo("large", ("a", "b"), (66, 66, 3), (0.5,) * 3, (0.2,) * 3)
+    arms.check_with(config, info, np.array([8, 9]), streamed=False)
+    with pytest.raises(ValueError, match="for each of its 2, and class 'a' has 7"):
+        arms.check_with(config, info, np.array([7, 9]), streamed=False)
 
 
 class TestTeachersWithoutBatchNorm:
