@@ -1,5 +1,28 @@
 """What the configs share."""
 
+from ml_collections import config_dict
+
+from ddjax import recipes
+
+WITHOUT_FLIP = "color_crop_cutout_scale_rotate"  # DSA of signs that have sides
+_TYPES = {
+    "batch_size": int,
+    "crop_scale": tuple,
+    "flip": bool,
+    "mix": str,
+    "patch_shuffle": int,
+    "dsa": str,
+    "epochs": int,
+    "optimizer": str,
+    "learning_rate": float,
+    "weight_decay": float,
+    "schedule": str,
+    "stretch": float,
+    "loss": str,
+    "temperature": float,
+    "ema": float,
+}
+
 
 def finish(config, arg, **variants):
     """Applies the argument behind the colon and locks the config.
@@ -29,6 +52,32 @@ def for_all_methods(config, **values):
         method.update(values)
 
 
+def recipe_changes():
+    """A section for every recipe of students; all fields are as the recipe has them.
+
+    What a field means is said in `ddjax.student.Recipe` and `ddjax.relabel.Views`.
+    """
+    sections = config_dict.ConfigDict()
+    for name in recipes.names():
+        sections[name] = {
+            field: config_dict.placeholder(kind) for field, kind in _TYPES.items()
+        }
+    return sections
+
+
+def for_all_recipes(config, **values):
+    """Gives every section of `config.recipes` the same values."""
+    for recipe in config.recipes.values():
+        recipe.update(values)
+
+
+def without_mosaics(config):
+    """What RDED's and EDC's recipes are for small images, which are not mosaics."""
+    for name in ("rded", "rd3"):
+        config.recipes[name].update(patch_shuffle=1, crop_scale=(1.0, 1.0))
+    config.recipes.edc.patch_shuffle = 1
+
+
 def _quick(config):
     """Seconds on a CPU, on the embedded digits, with the same parts and path."""
     small = {
@@ -44,15 +93,17 @@ def _quick(config):
     config.data.size = 0
     config.data.mean = ()
     config.data.std = ()
+    for_all_recipes(config, flip=False)
+    config.recipes.dm.dsa = WITHOUT_FLIP
     config.squeeze.model = dict(small)
-    config.student.model = dict(small)
+    for name in config.evaluate.models:
+        config.student.models[name] = dict(small)
     config.squeeze.epochs = 1
     config.squeeze.batch_size = 128
     config.recover.ipc = (2,)
     config.recover.sets = 1
     for_all_methods(config, num_steps=5, jitter=1)
-    config.relabel.batch_size = 20
-    config.student.epochs = 3
+    for_all_recipes(config, batch_size=20, epochs=3)
     config.evaluate.whole_epochs = 0
-    config.evaluate.labels = ("soft",)
+    config.evaluate.labels = ("stored",)
     config.evaluate.against = ("random",)

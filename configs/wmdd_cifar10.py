@@ -38,10 +38,24 @@ def get_config(arg=None):
     config.methods.wmdd.num_steps = 2000
     config.methods.wmdd.bn_weight = 10.0
 
-    config.relabel.crop_scale = (0.5, 1.0)
-    config.relabel.flip = True
-    config.student.model = dict(resnet)
-    config.student.epochs = 400
+    config.recipes = common.recipe_changes()
+    common.without_mosaics(config)
+    config.recipes.wmdd.crop_scale = (0.5, 1.0)
+    config.recipes.wmdd.epochs = 400
+    config.student.models = {
+        "resnet18": dict(resnet),
+        "convnet": {
+            "name": "convnet",
+            "width": 128,
+            "depth": 3,
+            "norm": "instance",
+            "initializer": "torch",
+        },
+        "vgg11": {"name": "vgg11"},
+        "mobilenet_v2": {"name": "mobilenet_v2"},
+        "vit_tiny": {"name": "vit_tiny"},
+    }
+    config.evaluate.models = ("resnet18",)
     config.evaluate.whole_epochs = 50
     return common.finish(config, arg, cpu=_cpu)
 
@@ -58,9 +72,16 @@ def _cpu(config):
     config.squeeze.epochs = 10
     config.recover.ipc = (1, 10)
     common.for_all_methods(config, num_steps=500)
-    config.student.model = dict(convnet)
-    config.student.learning_rate = 5e-3
-    config.student.epochs = 300
+    config.student.models.update(
+        convnet=dict(convnet),
+        resnet18={"name": "resnet18", "width": 16, "stem": "3x3"},
+        vgg11={"name": "vgg11", "width": 16},
+        mobilenet_v2={"name": "mobilenet_v2", "width": 0.25},
+        vit_tiny={"name": "vit_tiny", "width": 48, "depth": 6},
+    )
+    config.evaluate.models = ("convnet",)
+    config.recipes.wmdd.learning_rate = 5e-3
+    config.recipes.wmdd.epochs = 300
     config.evaluate.against = (
         "random",
         "herding",

@@ -30,6 +30,7 @@ def get_config(arg=None):
     config.methods.wmdd.bn_weight = 500.0
     config.methods.wmdd.ce_weight = 0.0
     # Stored, the labels of one set take 6, 30 and 60 GB.
-    config.relabel.store = False
+    config.evaluate.labels = ("hard", "online")
+    config.evaluate.quality = False  # each set would be held against 1.3 million images
     config.evaluate.whole_epochs = 0  # the teacher itself is trained on all images
     return common.finish(config, arg)

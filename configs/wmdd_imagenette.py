@@ -52,11 +52,15 @@ def imagenette(config):
     config.methods.wmdd.num_steps = 2000
     config.methods.wmdd.bn_weight = 10.0
 
-    config.relabel.batch_size = 100
-    config.relabel.crop_scale = whole
-    config.relabel.flip = True
-    config.student.model = dict(resnet)
-    config.student.epochs = 300
-    config.student.learning_rate = 1e-3
+    config.recipes = common.recipe_changes()  # all as the papers have them
+    config.student.models = {
+        "resnet18": dict(resnet),
+        "resnet50": {"name": "resnet50"},
+        "mobilenet_v2": {"name": "mobilenet_v2"},
+        "efficientnet_b0": {"name": "efficientnet_b0"},
+        "vit_tiny": {"name": "vit_tiny"},
+        "swin_tiny": {"name": "swin_tiny"},
+    }
+    config.evaluate.models = ("resnet18",)
     config.evaluate.against = ("random", "herding", "kmeans", "sre2l/noise")
     config.evaluate.whole_epochs = 50

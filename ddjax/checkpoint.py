@@ -28,6 +28,7 @@ from absl import logging
 __all__ = [
     "Stage",
     "canonical",
+    "digest",
     "fingerprint",
     "flatten",
     "load",
@@ -330,3 +331,12 @@ def unflatten(arrays: dict[str, np.ndarray], like: Any) -> Any:
 
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def digest(*arrays) -> str:
+    """A short hash of arrays: their types, shapes and bytes."""
+    total = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()[:12]

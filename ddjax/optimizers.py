@@ -1,29 +1,90 @@
 """Optimisers and schedules as the papers' PyTorch code has them, from optax."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["adamw", "cosine_by_epoch", "decayed", "pixel_adam", "sgd"]
+__all__ = [
+    "Averaged",
+    "adam",
+    "adamw",
+    "averaged",
+    "cosine_by_epoch",
+    "decayed",
+    "drop_once",
+    "pixel_adam",
+    "sgd",
+]
 
 
-def cosine_by_epoch(learning_rate: float, epochs: int, steps_per_epoch: int):
-    """Learning rate of a step: lr (1 + cos(pi e / E)) / 2, constant within epoch e."""
+def cosine_by_epoch(
+    learning_rate: float, epochs: int, steps_per_epoch: int, stretch: float = 1.0
+):
+    """Learning rate of a step: lr (1 + cos(pi e / (z E))) / 2, constant in epoch e.
+
+    The stretch z is 1 for a rate that ends near 0, and 2 in RDED's code for one that
+    ends at half of where it began.
+    """
 
     def schedule(count):
         epoch = jnp.minimum(count // steps_per_epoch, epochs)
-        return learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs))
+        angle = jnp.pi * epoch / (stretch * epochs)
+        return learning_rate * 0.5 * (1 + jnp.cos(angle))
 
     return schedule
 
 
-def sgd(schedule, *, momentum: float, weight_decay: float):
-    """torch.optim.SGD: the decay of *all* parameters goes through the momentum."""
+def drop_once(learning_rate: float, first: int):
+    """Learning rate of a step: a tenth of it from step `first` on."""
+    return lambda count: jnp.where(count < first, learning_rate, 0.1 * learning_rate)
+
+
+def sgd(schedule, *, momentum: float, weight_decay: float, restart: int | None = None):
+    """torch.optim.SGD: the decay of *all* parameters goes through the momentum.
+
+    Args:
+      schedule: learning rate of a step.
+      momentum: share of the last direction that is kept.
+      weight_decay: coupled, of all parameters.
+      restart: a step that begins with no momentum, as a new optimiser would; or None.
+    """
+    kept = optax.trace(momentum) if restart is None else _trace(momentum, restart)
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum),
+        kept,
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+class _TraceState(NamedTuple):
+    count: jax.Array  # steps made
+    trace: Any
+
+
+def _trace(momentum, restart):
+    """`optax.trace`, which forgets all at the step `restart`."""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return _TraceState(jnp.zeros((), jnp.int32), zeros)
+
+    def update(gradient, state, params=None):
+        del params
+        decay = jnp.where(state.count == restart, 0.0, momentum)
+        trace = jax.tree.map(lambda g, t: g + decay * t, gradient, state.trace)
+        return trace, _TraceState(state.count + 1, trace)
+
+    return optax.GradientTransformation(init, update)
+
+
+def adam(schedule, *, weight_decay: float = 0.0):
+    """torch.optim.Adam: the decay of *all* parameters is part of the gradient."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
         optax.scale_by_learning_rate(schedule),
     )
 
@@ -45,6 +106,33 @@ def decayed(params):
         return path[-1].key == "kernel" and leaf.ndim > 1
 
     return jax.tree_util.tree_map_with_path(decide, params)
+
+
+class Averaged(NamedTuple):
+    """State of `averaged`."""
+
+    inner: Any
+    params: Any  # the average
+
+
+def averaged(optimizer, decay: float):
+    """An optimiser that also keeps a moving average of the parameters it makes.
+
+        average <- decay * average + (1 - decay) * parameters,  after every step
+
+    It begins at the first parameters and is not corrected for that.
+    """
+
+    def init(params):
+        return Averaged(optimizer.init(params), params)
+
+    def update(gradient, state, params):
+        updates, inner = optimizer.update(gradient, state.inner, params)
+        moved = optax.apply_updates(params, updates)
+        average = optax.incremental_update(moved, state.params, 1 - decay)
+        return updates, Averaged(inner, average)
+
+    return optax.GradientTransformation(init, update)
 
 
 @functools.cache  # the same object every time: jit compiles it once

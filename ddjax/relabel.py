@@ -14,9 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax.data import augment, batches
+from ddjax.data import augment, batches, dsa
 
-__all__ = ["View", "Views", "make_labeller", "soft_labels", "view"]
+__all__ = [
+    "MIXES",
+    "View",
+    "Views",
+    "make_labeller",
+    "plain_labels",
+    "soft_labels",
+    "view",
+]
+
+MIXES = ("cutmix", "none")
 
 
 class Views(NamedTuple):
@@ -25,20 +35,24 @@ class Views(NamedTuple):
     batch_size: int = 100
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the area; (1, 1) for none
     flip: bool = True
-    cutmix: bool = True  # Beta(1, 1), every batch
+    mix: str = "cutmix"  # Beta(1, 1), every batch; or "none"
+    patch_shuffle: int = 1  # patches a side, put in any order before the crop
+    dsa: str = ""  # operators of `data.dsa`, one a batch; "" for none
+    mean: tuple[float, ...] = ()  # of pixels in [0, 1]: DSA works on normalised ones
+    std: tuple[float, ...] = ()
 
 
 class View(NamedTuple):
     """One batch of a student."""
 
     rows: jax.Array  # [B], of the distilled set
-    images: jax.Array  # [B, H, W, ch] in [0, 1], augmented and mixed
+    images: jax.Array  # [B, H, W, ch] in [0, 1] (beyond it by DSA), augmented and mixed
     partner: jax.Array  # [B], position in the batch of what was pasted in
     share: jax.Array  # scalar, share of the area that is the image's own
 
 
 def view(views: Views, key: jax.Array, step, images: jax.Array) -> View:
-    """The batch of a step: order, crop, flip and CutMix from the key alone.
+    """The batch of a step: order, patches, crop, flip, DSA, CutMix from the key alone.
 
     Args:
       views: numbers only.
@@ -48,18 +62,31 @@ def view(views: Views, key: jax.Array, step, images: jax.Array) -> View:
     """
     key_order, key_view = jax.random.split(key)
     rows = batches.indices(key_order, step, len(images), views.batch_size)
-    key_crop, key_flip, key_mix = jax.random.split(
-        jax.random.fold_in(key_view, step), 3
-    )
+    key_step = jax.random.fold_in(key_view, step)
+    key_crop, key_flip, key_mix = jax.random.split(key_step, 3)
+    # Beside the three: what earlier records drew stays as it was.
+    key_patches, key_dsa = (jax.random.fold_in(key_step, i) for i in (3, 4))
     batch = images[rows] / jnp.float32(255)
+    if views.patch_shuffle > 1:
+        batch = augment.patch_shuffle(key_patches, batch, views.patch_shuffle)
     if views.crop_scale != (1.0, 1.0):
         batch = augment.random_crop(key_crop, batch, views.crop_scale, shared=False)
     if views.flip:
         batch = augment.random_flip(key_flip, batch, shared=False)
-    if not views.cutmix:
+    if views.dsa:
+        batch = _with_dsa(views, key_dsa, batch)
+    if views.mix == "none":
         return View(rows, batch, jnp.arange(len(rows)), jnp.float32(1))
     mixed = augment.cutmix(key_mix, batch)
     return View(rows, mixed.images, mixed.partner, mixed.share)
+
+
+def _with_dsa(views, key, images):
+    """One operator for the batch, with parameters of each image."""
+    mean, std = jnp.array(views.mean or 0.0), jnp.array(views.std or 1.0)
+    count, height, width, _ = images.shape
+    drawn = dsa.sample(key, height, width, views.dsa, count=count)
+    return dsa.apply(drawn, (images - mean) / std) * std + mean
 
 
 @functools.cache
@@ -105,3 +132,34 @@ def soft_labels(
         if observe is not None:
             observe(step + 1)
     return np.stack(jax.device_get(rows))
+
+
+def plain_labels(apply_fn: Callable, teacher, images, *, batch_size: int = 100):
+    """One soft label an image: the teacher's logits on it as it is.
+
+    Args:
+      apply_fn: the teacher, `(variables, images) -> (logits, out)`.
+      teacher: its variables.
+      images: [N, H, W, ch] uint8.
+      batch_size: images at a time; the last batch is filled up, so that one program is
+        compiled.
+
+    Returns:
+      [N, C] float16 logits, a NumPy array.
+    """
+    label, rows = _plain_labeller(apply_fn), []
+    teacher, count = jax.device_put(teacher), len(images)
+    batch_size = min(batch_size, count)
+    for start in range(0, count, batch_size):
+        places = np.arange(start, start + batch_size) % count
+        rows.append(label(teacher, images[places])[: count - start])
+    return np.concatenate(jax.device_get(rows))
+
+
+@functools.cache
+def _plain_labeller(apply_fn):
+    @jax.jit
+    def label(teacher, images):
+        return apply_fn(teacher, images / jnp.float32(255))[0].astype(jnp.float16)
+
+    return label

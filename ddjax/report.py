@@ -1,12 +1,10 @@
-"""Report: pictures and tables from artifacts and records."""
+"""Report: pictures of artifacts and records."""
 
-import csv
-import io
 import math
 
 import numpy as np
 
-__all__ = ["csv_table", "curves", "grid", "markdown_table", "summarise"]
+__all__ = ["accuracy", "curves", "grid"]
 
 
 def grid(rows: list[tuple[str, np.ndarray]], per_row: int):
@@ -75,41 +73,49 @@ def curves(history: list[dict], title: str):
     return figure
 
 
-def summarise(records: list[dict], by: tuple[str, ...]) -> list[dict]:
-    """Groups records of single students and takes the mean and std of each group.
+def accuracy(panels: dict[str, dict[str, list[tuple]]], title: str, xlabel: str):
+    """Accuracy over the size of a set: a panel a kind of labels, a line an arm.
 
     Args:
-      records: with "top1" in [0, 1] and the fields in `by`.
-      by: the fields that make a group, in the order of the result.
+      panels: {labels: {name of an arm: [(x, mean, std)]}}, accuracies in [0, 1]; std
+        may be NaN. An arm at x = 0 has no size: it is a level, a dashed line.
+      title: of the picture.
+      xlabel: of the logarithmic axis.
 
     Returns:
-      One dict a group, in order of appearance: the fields, "mean", "std", "n".
+      A matplotlib figure.
     """
-    from ddjax import metrics
+    from matplotlib.figure import Figure
 
-    groups: dict[tuple, list] = {}
-    for row in records:
-        groups.setdefault(tuple(row[field] for field in by), []).append(row["top1"])
-    return [
-        dict(zip((*by, "mean", "std", "n"), (*key, *metrics.mean_and_std(scores))))
-        for key, scores in groups.items()
-    ]
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    figure = Figure(figsize=(4 * len(panels) + 2.5, 4), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (labels, lines) in zip(row, panels.items()):
+        for name, points in lines.items():
+            _draw(axes, name, names.index(name), 100 * np.array(points, np.float64))
+        axes.set(title=f"{labels} labels", xlabel=xlabel, xscale="log")
+        axes.grid(alpha=0.3)
+    row[0].set_ylabel("top-1 of the last epoch, %")
+    handles = {
+        h.get_label(): h for axes in row for h in axes.get_legend_handles_labels()[0]
+    }
+    figure.legend(handles.values(), handles, fontsize=8, loc="outside right center")
+    return figure
 
 
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table with columns as wide as their longest cell."""
-    widths = [
-        max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))
-    ]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(str(c).ljust(w) for c, w in zip(line, widths)) + " |"
-        for line in lines
+def _draw(axes, name, index, points):
+    """A line with error bars; marks and colours are an arm's in every panel."""
+    style = {"color": f"C{index % 10}", "label": name, "linewidth": 1}
+    x, mean, std = points.T
+    if not x.any():
+        axes.axhline(mean[0], linestyle="--", **style)
+        return
+    axes.errorbar(
+        x / 100,
+        mean,
+        np.nan_to_num(std),
+        marker="osD^v<>Pp*"[index % 10],
+        capsize=2,
+        **style,
     )
-
-
-def csv_table(header: list[str], rows: list[list[str]]) -> str:
-    """The same, as comma separated values."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()

@@ -8,14 +8,32 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import loop, losses, optimizers, parallel, training
-from ddjax.data import batches
+from ddjax.data import batches, dsa
 from ddjax.models import Network
-from ddjax.relabel import Views, view
+from ddjax.relabel import MIXES, Views, view
 from ddjax.types import DistilledSet
 
-__all__ = ["LABELS", "Recipe", "initial_state", "make_step", "num_steps", "train"]
+__all__ = [
+    "LABELS",
+    "Recipe",
+    "check",
+    "initial_state",
+    "make_step",
+    "num_steps",
+    "train",
+    "variables",
+]
 
-LABELS = ("hard", "soft")
+# The class; the teacher's logits on the image as it is; those on every view, stored;
+# those on every view, by the teacher in the loop.
+LABELS = ("hard", "single", "stored", "online")
+_KNOWN = {
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "step"),
+    "loss": ("kl", "mse_ce"),
+}
+_MOMENTUM = 0.9  # of SGD
+_HARD_SHARE = 0.025  # EDC's, of the cross entropy beside the squares
 
 
 class Recipe(NamedTuple):
@@ -23,9 +41,33 @@ class Recipe(NamedTuple):
 
     views: Views = Views()
     epochs: int = 300
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01  # AdamW, kernels only
+    optimizer: str = "adamw"  # "adamw", "adam" or "sgd", with a momentum of 0.9
+    learning_rate: float = 1e-3  # at the start
+    weight_decay: float = 0.01  # of AdamW kernels only, of others all, coupled
+    # "cosine", by epoch; "step": a tenth, and no momentum, when more than half is done.
+    schedule: str = "cosine"
+    stretch: float = 1.0  # of the cosine: 1 ends near 0, 2 at half of the start
+    loss: str = "kl"  # of soft labels; or "mse_ce", squares and a little cross entropy
     temperature: float = 20.0  # of soft labels
+    ema: float = 0.0  # decay of the average of parameters that is scored; 0 for none
+
+
+def check(recipe: Recipe) -> None:
+    """ValueError for a word that no recipe knows."""
+    chosen = {**recipe._asdict(), "mix": recipe.views.mix}
+    for field, known in {**_KNOWN, "mix": MIXES}.items():
+        if chosen[field] not in known:
+            raise ValueError(
+                f"unknown {field} {chosen[field]!r} of a recipe; known: "
+                f"{', '.join(known)}."
+            )
+    if recipe.schedule == "step" and recipe.optimizer != "sgd":
+        raise ValueError(
+            f"the schedule 'step' starts SGD anew when the rate drops; got the "
+            f"optimizer {recipe.optimizer!r}. Choose 'sgd', or the schedule 'cosine'."
+        )
+    if recipe.views.dsa:
+        dsa.parse(recipe.views.dsa)
 
 
 def num_steps(recipe: Recipe, num_images: int) -> int:
@@ -44,24 +86,25 @@ def make_step(
     """One training step of a student, for `loop.run`.
 
     Hard labels: cross entropy, of the image's class and of the pasted one's by their
-    shares of the area. Soft labels: divergence from the teacher's logits on the same
-    view. In both, images count by their weights (the barycenter's masses).
+    shares of the area. Soft labels: the recipe's distance from the teacher's logits,
+    on the same view or ("single") on the image and on the pasted one as they are, mixed
+    by their shares. In all, images count by their weights (the barycenter's masses).
 
     Args:
       network: the student.
       recipe: numbers only.
       num_images: N of the distilled set.
-      labels: "hard" or "soft".
-      teacher_fn: None where `soft` below holds stored logits; the teacher's `apply`
-        where it holds the teacher's variables, which then labels every view anew.
+      labels: one of `LABELS`.
+      teacher_fn: the teacher's `apply` where labels are "online".
 
     Returns:
       `step(state, index, (images, labels, weights, soft), key_views)`
       `-> (state, {"loss"})` with images [N, H, W, ch] uint8, labels [N], weights [N],
-      and soft [steps, B, C], a tree of variables, or ().
+      and soft () for "hard", logits [N, C] for "single" and [steps, B, C] for
+      "stored", and the teacher's variables for "online".
 
     Raises:
-      ValueError: unknown kind of labels.
+      ValueError: unknown labels, or an unknown word in the recipe.
     """
     if labels not in LABELS:
         raise ValueError(f"unknown labels {labels!r}; known: {', '.join(LABELS)}.")
@@ -71,29 +114,55 @@ def make_step(
         images, hard, weights, soft = shared
         seen = view(recipe.views, key_views, index, images)
         weight = weights[seen.rows]
-        if labels == "soft" and teacher_fn is None:
-            targets = soft[index]
-        elif labels == "soft":
-            # The same rounding as the stored labels: replay and store agree.
-            targets = teacher_fn(soft, seen.images)[0].astype(jnp.float16)
+        if labels != "hard":
+            targets = _targets(recipe, labels, teacher_fn, soft, index, seen)
 
         def loss(variables):
             logits, batch_stats = network.apply_train(variables, seen.images)
-            if labels == "soft":
-                value = losses.soft_label_divergence(
-                    logits, targets, temperature=recipe.temperature, weights=weight
-                )
+            if labels == "hard":
+                value = _hard_loss(logits, hard, weight, seen)
             else:
-                own = losses.cross_entropy(logits, hard[seen.rows], weight)
-                pasted = hard[seen.rows[seen.partner]]
-                other = losses.cross_entropy(logits, pasted, weight)
-                value = seen.share * own + (1 - seen.share) * other
+                value = _soft_loss(recipe, logits, targets, hard, weight, seen)
             return value, batch_stats
 
         state, value = training.update(state, loss, optimizer)
         return state, {"loss": value}
 
     return step
+
+
+def _targets(recipe, labels, teacher_fn, soft, index, seen):
+    """[B, C], the teacher's logits on what is seen."""
+    if labels == "stored":
+        return soft[index]
+    if labels == "online":
+        # The same rounding as the stored labels: replay and store agree.
+        return teacher_fn(soft, seen.images)[0].astype(jnp.float16)
+    own = soft[seen.rows].astype(jnp.float32)
+    if recipe.views.mix == "none":
+        return own
+    pasted = own[seen.partner]
+    if recipe.loss == "mse_ce":
+        return seen.share * own + (1 - seen.share) * pasted
+    return losses.mixed_logits(own, pasted, seen.share, recipe.temperature)
+
+
+def _hard_loss(logits, hard, weight, seen):
+    own = losses.cross_entropy(logits, hard[seen.rows], weight)
+    pasted = hard[seen.rows[seen.partner]]
+    other = losses.cross_entropy(logits, pasted, weight)
+    return seen.share * own + (1 - seen.share) * other
+
+
+def _soft_loss(recipe, logits, targets, hard, weight, seen):
+    if recipe.loss == "kl":
+        return losses.soft_label_divergence(
+            logits, targets, temperature=recipe.temperature, weights=weight
+        )
+    # As in EDC's code, the class is the image's own even where another is pasted in.
+    own = losses.cross_entropy(logits, hard[seen.rows], weight)
+    squares = losses.soft_label_distance(logits, targets, weight)
+    return squares + _HARD_SHARE * own
 
 
 def train(
@@ -128,7 +197,7 @@ def train(
       observe: see `loop.run`.
 
     Returns:
-      The students' variables after the last step.
+      The students' variables after the last step; see `variables`.
     """
     count, many = len(distilled.labels), len(keys) > 1
     if state is None:
@@ -142,10 +211,21 @@ def train(
         spread=parallel.stacked if many else parallel.single,
         observe=observe,
     )
-    trained = training.variables(state)
+    trained = variables(state)
     if not many:
         return [trained]
     return [jax.tree.map(lambda x, i=i: x[i], trained) for i in range(len(keys))]
+
+
+def variables(state: training.TrainState) -> dict:
+    """What is scored: the averaged parameters, where the recipe has an average.
+
+    The statistics of BatchNorm are those of the last step, as in EDC's code.
+    """
+    found = training.variables(state)
+    if isinstance(state.opt_state, optimizers.Averaged):
+        found["params"] = state.opt_state.params
+    return found
 
 
 def initial_state(keys, network: Network, recipe: Recipe, num_images: int):
@@ -161,8 +241,26 @@ def _initialiser(network: Network, recipe: Recipe, num_images: int):
 
 
 def _optimizer(recipe: Recipe, num_images: int):
+    check(recipe)
+    optimizer = _plain_optimizer(recipe, num_images)
+    return optimizers.averaged(optimizer, recipe.ema) if recipe.ema else optimizer
+
+
+def _plain_optimizer(recipe, num_images):
     per_epoch = batches.steps_per_epoch(num_images, recipe.views.batch_size)
-    schedule = optimizers.cosine_by_epoch(
-        recipe.learning_rate, recipe.epochs, per_epoch
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    schedule, restart = (
+        optimizers.cosine_by_epoch(rate, recipe.epochs, per_epoch, recipe.stretch),
+        None,
     )
-    return optimizers.adamw(schedule, weight_decay=recipe.weight_decay)
+    if recipe.schedule == "step":
+        # DC's code counts epochs from 0 to E and drops after that of number E/2 + 1.
+        restart = ((recipe.epochs - 1) // 2 + 2) * per_epoch
+        schedule = optimizers.drop_once(rate, restart)
+    if recipe.optimizer == "sgd":
+        return optimizers.sgd(
+            schedule, momentum=_MOMENTUM, weight_decay=decay, restart=restart
+        )
+    if recipe.optimizer == "adam":
+        return optimizers.adam(schedule, weight_decay=decay)
+    return optimizers.adamw(schedule, weight_decay=decay)

@@ -19,7 +19,7 @@ from ddjax import (
     stats,
     student,
 )
-from launch import atoms, inputs
+from launch import atoms, inputs, students
 
 # How a method moves its pixels; what else is in its section are arguments of its loss.
 PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
@@ -52,7 +52,7 @@ def check_with(config, info, counts, streamed: bool) -> None:
             "0 (the teacher's accuracy is a bound too), or raise data.memory_gb."
         )
     teacher = inputs.build_network(config.squeeze.model, info)
-    inputs.build_network(config.student.model, info)
+    students.check(config, info)
     for arm in (ours(config), *config.evaluate.against):
         name, _ = split(arm)
         if name in methods.names():

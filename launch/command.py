@@ -11,11 +11,12 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(
-    run: Callable[[], None],
+    run: Callable[..., None],
     names: Iterable[str],
     *,
     stopped: str,
     load: Callable[[], None] = lambda: None,
+    positional: bool = False,
 ) -> None:
     """Runs `run()` as a program.
 
@@ -27,13 +28,14 @@ def main(
       names: its flags, for --help to show them.
       stopped: said after Ctrl-C: what is left, and what to do.
       load: called when the flags are known; its errors are mistakes in them.
+      positional: whether `run` is given what else is on the command line, word by
+        word; else anything but flags is a mistake.
     """
 
     def program(arguments):
-        del arguments  # none are left: see _parse
         _log_plainly()
         try:
-            run()
+            run(*arguments[1:])
         except ValueError as error:
             if _DEBUG.value:
                 raise
@@ -43,10 +45,10 @@ def main(
 
     for name in (*names, "debug"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    app.run(program, flags_parser=lambda arguments: _parse(arguments, load))
+    app.run(program, flags_parser=lambda arguments: _parse(arguments, load, positional))
 
 
-def _parse(arguments, load):
+def _parse(arguments, load, positional):
     """Flags, with a mistake in them as a line instead of a traceback."""
     try:
         rest = flags.FLAGS(arguments)
@@ -58,7 +60,7 @@ def _parse(arguments, load):
         # What a config file raises comes with its traceback; the last line counts.
         told = str(error).strip().splitlines()[-1].strip()
         sys.exit(f"error: {told.removeprefix('ValueError: ')}")
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         sys.exit(f"error: unknown argument {rest[1]!r}; see --help for the flags.")
     return rest
 

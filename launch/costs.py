@@ -1,5 +1,6 @@
 """What each stage of a config costs: its programs, compiled and not run."""
 
+import itertools
 import math
 import time
 from typing import NamedTuple
@@ -8,9 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import data, models, parallel, recover, relabel, squeeze, stats, student
+from ddjax import (
+    data,
+    models,
+    parallel,
+    recipes,
+    recover,
+    relabel,
+    squeeze,
+    stats,
+    student,
+)
 from ddjax.types import Barycenter, ClassStats, Context, DataInfo, Moments
-from launch import arms, atoms, evaluate, inputs, progress
+from launch import arms, atoms, evaluate, inputs, progress, students
 from launch import relabel as relabel_stage
 from launch import squeeze as squeeze_stage
 
@@ -33,7 +44,7 @@ class Plan(NamedTuple):
     config: object
     outline: inputs.Outline
     teacher: models.Network
-    pupil: models.Network
+    pupils: dict  # networks of the students, by name
     variables: dict  # shapes of the teacher's
     features: int  # D
     rate: float  # operations a second
@@ -167,64 +178,77 @@ def _chunk_cost(plan, method, wave, ipc) -> parallel.Cost:
 
 
 def _relabel(plan) -> list[Row]:
-    config, info, rows = plan.config, plan.outline.info, []
-    if "soft" not in config.evaluate.labels or not config.relabel.store:
-        return []
-    recipe = relabel_stage.recipe(config, config.student.epochs)
-    for ipc in config.recover.ipc:
-        count = info.num_classes * ipc
-        program = relabel.make_labeller(plan.teacher.apply, recipe.views)
-        cost = parallel.cost(
-            program, plan.variables, _key(), _index(), _images(count, info)
-        )
-        sets = len(_arms(plan)) * config.recover.sets
-        steps = sets * student.num_steps(recipe, count)
-        batch = min(recipe.views.batch_size, count)
-        what = f"{sets} sets, ipc {ipc}"
-        disk = 2 * steps * batch * info.num_classes
-        rows.append(_row(plan, "relabel", what, steps, cost, disk))
+    config, rows = plan.config, []
+    stored = [kind for kind in config.evaluate.labels if kind in ("single", "stored")]
+    sets = len(_arms(plan)) * config.recover.sets
+    for ipc, labels, name in itertools.product(
+        config.recover.ipc, stored, config.evaluate.recipes
+    ):
+        if labels == "single" and name != config.evaluate.recipes[0]:
+            continue  # made once for all recipes
+        rows.append(_labels_row(plan, ipc, labels, name, sets))
     return rows
+
+
+def _labels_row(plan, ipc, labels, name, sets) -> Row:
+    info = plan.outline.info
+    count, model = info.num_classes * ipc, plan.config.evaluate.models[0]
+    recipe = students.recipe(plan.config, name, model, count, info)
+    told = f"{sets} sets, ipc {ipc}, {labels}, {name}"
+    if labels == "single":
+        calls, told = sets * -(-count // 100), f"{sets} sets, ipc {ipc}, single"
+        views = recipe.views._replace(batch_size=min(100, count))
+        recipe = recipes.plain(recipe._replace(views=views))
+    else:
+        calls = sets * student.num_steps(recipe, count)
+    program = relabel.make_labeller(plan.teacher.apply, recipe.views)
+    cost = parallel.cost(
+        program, plan.variables, _key(), _index(), _images(count, info)
+    )
+    disk = sets * relabel_stage.soft_bytes(labels, recipe, count, info.num_classes)
+    return _row(plan, "relabel", told, calls, cost, disk)
 
 
 def _evaluate(plan) -> list[Row]:
     """Students of all arms; those on the whole data are told apart."""
     config, rows, costs = plan.config, [], {}
-    section, classes = config.evaluate, plan.outline.info.num_classes
+    section, info = config.evaluate, plan.outline.info
     sizes = [
-        (f"ipc {n}", n * classes, config.student.epochs) for n in config.recover.ipc
+        (f"ipc {n}", n * info.num_classes, None, len(_arms(plan)))
+        for n in config.recover.ipc
     ]
-    arm_counts = [len(_arms(plan))] * len(sizes)
     if section.whole_epochs:
         whole = int(plan.outline.counts.sum())
-        sizes.append((evaluate.WHOLE, whole, section.whole_epochs))
-        arm_counts.append(1)
-    for (what, count, epochs), many in zip(sizes, arm_counts):
-        recipe = relabel_stage.recipe(config, epochs)
-        students = many * config.recover.sets * section.students
-        steps = students * student.num_steps(recipe, count)
-        for labels in section.labels:
-            key = labels, min(recipe.views.batch_size, count)
-            if key not in costs:
-                costs[key] = _student_cost(plan, recipe, key[1], labels)
-            cost = costs[key]
-            images = count * math.prod(plan.outline.info.shape)
-            cost = cost._replace(memory=cost.memory + images)
-            told = f"{students} students, {what}, {labels} labels"
-            rows.append(_row(plan, "evaluate", told, steps, cost, 0))
+        sizes.append((evaluate.WHOLE, whole, section.whole_epochs, 1))
+    for size, labels, name, model in itertools.product(
+        sizes, section.labels, section.recipes, section.models
+    ):
+        what, count, epochs, many = size
+        recipe = students.recipe(config, name, model, count, info, epochs)
+        number = many * config.recover.sets * section.students
+        steps = number * student.num_steps(recipe, count)
+        key = labels, name, model, min(recipe.views.batch_size, count)
+        if key not in costs:
+            costs[key] = _student_cost(plan, recipe, key[-1], labels, model)
+        images = count * math.prod(info.shape)
+        cost = costs[key]._replace(memory=costs[key].memory + images)
+        told = f"{number} students ({model}), {what}, {labels} labels, {name}"
+        rows.append(_row(plan, "evaluate", told, steps, cost, 0))
     return rows
 
 
-def _student_cost(plan, recipe, batch, labels) -> parallel.Cost:
+def _student_cost(plan, recipe, batch, labels, model) -> parallel.Cost:
     """Of a step of one student; the distilled set is as large as its batch."""
-    info = plan.outline.info
-    soft, teacher_fn = (), None
-    if labels == "soft" and plan.config.relabel.store:
-        soft = jax.ShapeDtypeStruct((1, batch, info.num_classes), jnp.float16)
-    elif labels == "soft":
-        soft, teacher_fn = plan.variables, plan.teacher.apply
-    step = student.make_step(plan.pupil, recipe, batch, labels, teacher_fn)
+    info, pupil = plan.outline.info, plan.pupils[model]
+    soft = {
+        "hard": (),
+        "single": jax.ShapeDtypeStruct((batch, info.num_classes), jnp.float16),
+        "stored": jax.ShapeDtypeStruct((1, batch, info.num_classes), jnp.float16),
+        "online": plan.variables,
+    }[labels]
+    step = student.make_step(pupil, recipe, batch, labels, plan.teacher.apply)
     state = jax.eval_shape(
-        lambda key: student.initial_state(key[None], plan.pupil, recipe, batch), _key()
+        lambda key: student.initial_state(key[None], pupil, recipe, batch), _key()
     )
     shared = _images(batch, info), _integers(batch), _floats(batch), soft
     return _step_cost(step, state, shared, _key())

@@ -1,45 +1,48 @@
-"""Trains students on distilled sets, ours and the baselines, and prints the table.
+"""Trains students on distilled sets, ours and others, and says what the sets are worth.
 
     python -m launch.evaluate
     python -m launch.evaluate --config.evaluate.students=3
+    python -m launch.evaluate --config.evaluate.sets=path/of/an/imported/set
 
-Every arm has the same ipc, recipe, labels, and number of sets and students; the score
-is that of the last epoch. Makes <workdir>/evaluate/, one record for each student, and
-<workdir>/report/, the table and the pictures.
+Every arm has the same ipc, recipes, networks, labels, and number of sets and students.
+The score is that of the last epoch, and nothing is chosen by the test images: learning
+rates, where searched, are chosen on training images held out. Makes
+<workdir>/evaluate/, one record for each student, and <workdir>/report/.
 """
 
-import importlib.metadata
 import itertools
-import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from ddjax import checkpoint, metrics, parallel, student
-from ddjax.types import DistilledSet
+from ddjax import checkpoint, metrics, models, parallel, recipes, student
 from launch import (
     arms,
-    inputs,
+    comparison,
+    meter,
     program,
     progress,
+    quality,
+    rates,
     recover,
     relabel,
     report,
+    runs,
     squeeze,
     stats,
+    students,
 )
-
-WHOLE = "whole data"
 
 
 class Cell(NamedTuple):
     """Students that differ in nothing but their seed, and train side by side."""
 
     distilled: recover.Distilled
-    labels: str
-    label_bytes: int
+    labels: str  # that they are trained with
     recipe: student.Recipe
+    network: models.Network
+    sizes: relabel.Sizes
     seed: int  # of the distilled set
     students: list[int]
     stages: list[checkpoint.Stage]  # one record for each student
@@ -48,84 +51,124 @@ class Cell(NamedTuple):
 def run(config, workdir) -> list[dict]:
     """The records of all students; trains those that are missing."""
     arms.check(config)
+    chosen = rates.search(config, workdir, train)
+    records = train(config, workdir, chosen)
     teacher = squeeze.run(config, workdir)
+    sets = _measured(config, workdir, teacher) if config.evaluate.quality else []
+    report.write(
+        config, workdir, runs.assemble(config, workdir, teacher, records, sets)
+    )
+    return records
+
+
+def train(config, workdir, chosen=None) -> list[dict]:
+    """The records of all students.
+
+    Args:
+      config: of the experiment.
+      workdir: where artifacts are.
+      chosen: learning rates of `rates.search`, in the place of the recipes'.
+    """
+    teacher = squeeze.run(config, workdir)
+    seen = stats.collect(config, workdir, teacher)
     cells = [
         cell
-        for distilled, seed, epochs in _sets(config, workdir, teacher)
-        for cell in _cells(config, workdir, teacher, distilled, seed, epochs)
+        for entry in comparison.entries(config, workdir, teacher, seen)
+        for cell in _cells(config, workdir, teacher, seen, entry, chosen or {})
     ]
     missing = [c for c in cells if not all(stage.complete for stage in c.stages)]
+    for cell in missing:
+        _labels(config, workdir, teacher, cell)
     total = sum(_steps(cell) for cell in missing)
     with progress.bar("students", total) as bar:
         for cell in missing:
             _train(config, workdir, teacher, cell, bar)
-    records = [
+    return [
         {**stage.made_from, **stage.record()} for cell in cells for stage in cell.stages
     ]
-    report.write(config, workdir, records)
-    return records
 
 
-def _sets(config, workdir, teacher):
-    """(distilled set, its seed, epochs of its students) of every arm."""
-    section, recipe = config.evaluate, config.recover
-    seen = stats.collect(config, workdir, teacher)
-    compared = dict.fromkeys((*section.against, arms.ours(config)))
-    for ipc, arm, seed in itertools.product(recipe.ipc, compared, range(recipe.sets)):
-        distilled = recover.make(config, workdir, teacher, seen, arm, ipc, seed)
-        yield distilled, seed, config.student.epochs
-    if section.whole_epochs:
-        whole = _whole(teacher)
-        for seed in range(recipe.sets):
-            yield whole, seed, section.whole_epochs
+def _cells(config, workdir, teacher, seen, entry, chosen):
+    """The cells of one set: labels x recipe x model x group of students."""
+    section, info = config.evaluate, teacher.train.info
+    for labels, name, model in itertools.product(
+        section.labels, section.recipes, section.models
+    ):
+        kind = labels, name, model
+        yield from _groups(config, workdir, teacher, entry, kind, labels, chosen)
+        if entry.distilled.record["arm"] != arms.ours(config) or labels == "hard":
+            continue
+        count = len(entry.distilled.images.labels)
+        recipe = students.recipe(config, name, model, count, info)
+        equal = comparison.equal_bytes(
+            config, workdir, teacher, seen, entry, labels, recipe
+        )
+        if equal is not None:
+            yield from _groups(config, workdir, teacher, equal, kind, "hard", chosen)
 
 
-def _cells(config, workdir, teacher, distilled, seed, epochs):
-    """The cells of one distilled set; makes its soft labels."""
-    recipe = relabel.recipe(config, epochs)
-    for labels in config.evaluate.labels:
-        needed = len(distilled.images.labels)  # a byte for a hard label
-        if labels == "soft":
-            needed += relabel.make(
-                config, workdir, teacher, distilled, recipe, seed
-            ).bytes
-        fields = {
-            "version": 1,
-            "arm": distilled.record["arm"],
-            "ipc": distilled.record["ipc"],
-            "labels": labels,
-            "set": seed,
-            "recipe": {**recipe._asdict(), "views": recipe.views._asdict()},
-            "model": config.student.model.to_dict(),
-            "holdout": config.data.holdout,
-            "stored": config.relabel.store,
-            "seed": config.seed,
-            "images": distilled.hash,
-            "teacher": teacher.hash,
-        }
-        name = f"{fields['arm']}-ipc{fields['ipc']}-{labels}-set{seed}"
-        name = name.replace("/", "-").replace(" ", "-")
-        for group in parallel.groups(config.evaluate.students):
-            stages = [
-                checkpoint.Stage(
-                    workdir, "evaluate", f"{name}-student{i}", {**fields, "student": i}
-                )
-                for i in group
-            ]
-            yield Cell(distilled, labels, needed, recipe, seed, group, stages)
+def _groups(config, workdir, teacher, entry, kind, labels, chosen):
+    """The cells of one kind (labels, recipe, model); trained with `labels`."""
+    compared, recipe_name, model = kind
+    section, info, distilled = config.evaluate, teacher.train.info, entry.distilled
+    count = len(distilled.images.labels)
+    recipe = students.recipe(config, recipe_name, model, count, info, entry.epochs)
+    fields = {
+        "version": 2,
+        "arm": distilled.record["arm"],
+        "ipc": distilled.record["ipc"],
+        "labels": compared,
+        "recipe": recipe_name,
+        "model": model,
+    }
+    if chosen:
+        rate = chosen[tuple(fields[f] for f in rates.KEY)]
+        recipe = recipe._replace(learning_rate=rate)
+    fields |= {
+        "recipe_fields": recipes.fields(recipe),
+        "model_fields": config.student.models[model].to_dict(),
+        "set": entry.seed,
+        "holdout": config.data.holdout,
+        "searched": list(section.learning_rates) if chosen else [],
+        "seed": config.seed,
+        "images": distilled.hash,
+        "teacher": teacher.hash,
+    }
+    name = f"{fields['arm']}-ipc{fields['ipc']}-{compared}-{recipe_name}-{model}"
+    name = f"{name}-set{entry.seed}".replace("/", "-").replace(" ", "-")
+    for group in parallel.groups(section.students):
+        yield Cell(
+            distilled,
+            labels,
+            recipe,
+            students.network(config, model, info),
+            relabel.sizes(labels, recipe, teacher, distilled),
+            entry.seed,
+            group,
+            [_stage(workdir, name, fields, i) for i in group],
+        )
+
+
+def _stage(workdir, name, fields, index) -> checkpoint.Stage:
+    """Where the record of one student is kept."""
+    name, fields = f"{name}-student{index}", {**fields, "student": index}
+    return checkpoint.Stage(workdir, "evaluate", name, fields)
 
 
 def _steps(cell) -> int:
     return student.num_steps(cell.recipe, len(cell.distilled.images.labels))
 
 
+def _labels(config, workdir, teacher, cell) -> relabel.Labels:
+    return relabel.make(
+        config, workdir, teacher, cell.distilled, cell.recipe, cell.seed, cell.labels
+    )
+
+
 def _train(config, workdir, teacher, cell, bar):
     """Trains the students of a cell and writes their records."""
-    network = inputs.build_network(config.student.model, teacher.train.info)
-    distilled, stage = cell.distilled, cell.stages[0]
-    soft = relabel.Labels((), None, 0)
-    if cell.labels == "soft":
-        soft = relabel.make(config, workdir, teacher, distilled, cell.recipe, cell.seed)
+    distilled, network, stage = cell.distilled, cell.network, cell.stages[0]
+    soft = _labels(config, workdir, teacher, cell)
     draw = program.key(config, "student", cell.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
     count = len(distilled.images.labels)
@@ -135,52 +178,55 @@ def _train(config, workdir, teacher, cell, bar):
     done, state = stage.restore(like) or (0, None)
     bar.set_description(f"students: {stage.folder.name[:-13]}")
     bar.update(done)
-    began = time.monotonic()
     monitor = progress.Monitor(stage, bar, _steps(cell), done, config.save_every_s)
-    trained = student.train(
-        keys,
-        network,
-        cell.recipe,
-        distilled.images,
-        program.key(config, "views", cell.seed),
-        labels=cell.labels,
-        soft=soft.soft,
-        teacher_fn=soft.teacher_fn,
-        state=state,
-        done=done,
-        observe=monitor,
-    )
-    monitor.finish(trained)
-    seconds = (time.monotonic() - began) / len(cell.students)
+    with meter.watch() as cost:
+        trained = student.train(
+            keys,
+            network,
+            cell.recipe,
+            distilled.images,
+            program.key(config, "views", cell.seed),
+            labels=cell.labels,
+            soft=soft.soft,
+            teacher_fn=soft.teacher_fn,
+            state=state,
+            done=done,
+            observe=monitor,
+        )
+        monitor.finish(trained)
+    cost = cost.record()
+    for field in ("seconds", "compile_seconds"):
+        cost[field] /= len(cell.students)
     test = teacher.test
     for place, variables in zip(cell.stages, trained):
         top1 = metrics.accuracy(network.apply, variables, test.images, test.labels)
         record = {
             "top1": top1,
+            "students": checkpoint.digest(*jax.tree.leaves(variables)),
+            "num_images": count,
             "image_bytes": distilled.record["image_bytes"],
-            "label_bytes": cell.label_bytes,
-            "seconds": seconds,
-            "versions": versions(),
+            **cell.sizes._asdict(),
+            **cost,
+            **runs.shared(config, teacher),
         }
         place.finish({}, record)
 
 
-def _whole(teacher) -> recover.Distilled:
-    """All training images, as if they had been distilled: the bound."""
-    train = teacher.train
-    weights = np.ones(len(train.labels), np.float32)
-    record = {"arm": WHOLE, "ipc": 0, "image_bytes": int(train.images.nbytes)}
-    identity = checkpoint.fingerprint(train.info.name, teacher.hash)
-    return recover.Distilled(
-        DistilledSet(train.images, train.labels, weights), identity, record
-    )
-
-
-def versions() -> dict:
-    """What the numbers depend on besides the config."""
-    names = ("jax", "flax", "optax", "numpy")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {**found, "device": jax.devices()[0].device_kind}
+def _measured(config, workdir, teacher) -> list[dict]:
+    """What the images of every set are like, by the stage `quality`."""
+    seen = stats.collect(config, workdir, teacher)
+    entries = comparison.entries(config, workdir, teacher, seen)
+    sets = {
+        entry.distilled.hash: entry.distilled
+        for entry in entries
+        if entry.distilled.record["arm"] != comparison.WHOLE
+    }
+    with progress.bar("quality", len(sets), unit="set") as bar:
+        measured = []
+        for distilled in sets.values():
+            measured.append(quality.measure(config, workdir, teacher, seen, distilled))
+            bar.update()
+    return measured
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from ddjax import parallel, report
-from launch import arms, costs, inputs
+from ddjax import parallel, tables
+from launch import arms, costs, inputs, students
 from launch.costs import Plan, Row
 
 _PROBE = 16  # images
@@ -40,7 +40,7 @@ def show(config) -> None:
         ]
         for row in rows
     ]
-    print(report.markdown_table(header, cells))
+    print(tables.markdown_table(header, cells))
     print(verdict(rows))
 
 
@@ -49,11 +49,14 @@ def outlined(config) -> Plan:
     outline = inputs.outline(config)
     arms.check_with(config, outline.info, outline.counts, outline.streamed)
     teacher = inputs.build_network(config.squeeze.model, outline.info)
-    pupil = inputs.build_network(config.student.model, outline.info)
+    pupils = {
+        name: students.network(config, name, outline.info)
+        for name in config.evaluate.models
+    }
     variables = jax.eval_shape(teacher.init, jax.random.key(0))
     width = arms.reported(teacher, outline.info)["features"].shape[-1]
     return Plan(
-        config, outline, teacher, pupil, variables, width, _rate(teacher, outline.info)
+        config, outline, teacher, pupils, variables, width, _rate(teacher, outline.info)
     )
 
 
@@ -87,8 +90,10 @@ def describe(plan: Plan) -> str:
         f"{outline.counts.min():,} to {outline.counts.max():,}",
         "teacher": f"{plan.config.squeeze.model.name}: {_parameters(plan.teacher):,} "
         f"parameters, {plan.features:,} features",
-        "student": f"{plan.config.student.model.name}: {_parameters(plan.pupil):,} "
-        "parameters",
+        "student": "; ".join(
+            f"{name}: {_parameters(pupil):,} parameters"
+            for name, pupil in plan.pupils.items()
+        ),
         "device": f"{parallel.describe()}, {_bytes(parallel.memory_limit())}; "
         f"{plan.rate / 1e9:,.1f} GFLOP/s on the teacher's gradient",
     }

@@ -37,13 +37,13 @@ def key(config, purpose: str, seed: int = 0) -> jax.Array:
     return jax.random.fold_in(key, seed)
 
 
-def main(run: Callable) -> None:
-    """Runs `run(config, workdir)` as a program; see `command.main`.
+def main(run: Callable, *, positional: bool = False) -> None:
+    """Runs `run(config, workdir, *arguments)` as a program; see `command.main`.
 
     Ctrl-C leaves what is done on disk.
     """
 
-    def program():
+    def program(*arguments):
         enable_compile_cache()
         if _TENSORBOARD.value:
             history.enable_tensorboard()
@@ -52,13 +52,14 @@ def main(run: Callable) -> None:
 
             return plan.show(_CONFIG.value)
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        run(_CONFIG.value, workdir)
+        run(_CONFIG.value, workdir, *arguments)
 
     command.main(
         program,
         ("config", "workdir", "dry_run", "tensorboard"),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
+        positional=positional,
     )
 
 

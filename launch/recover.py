@@ -5,7 +5,8 @@
 
 Makes <workdir>/recover/<method>-<start>-ipc<m>-seed<s>-<hash>/, for every ipc and seed
 of the config: the images as uint8 with labels and weights (artifact.npz), the losses
-(metrics.jsonl, curves.png), and a picture of them beside real ones (grid.png).
+(metrics.jsonl, curves.png), a picture of them beside real ones (grid.png), and the card
+of the set (README.md).
 """
 
 import functools
@@ -16,9 +17,18 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddjax import checkpoint, data, methods, parallel, patches, recover, selection
+from ddjax import (
+    checkpoint,
+    data,
+    export,
+    methods,
+    parallel,
+    patches,
+    recover,
+    selection,
+)
 from ddjax.types import Context, DistilledSet
-from launch import arms, meter, program, progress, report, squeeze, stats
+from launch import arms, frames, meter, program, progress, report, squeeze, stats
 
 
 class Distilled(NamedTuple):
@@ -81,6 +91,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
             **cost.record(),
         }
         stage.finish(images._asdict(), record)
+        export.describe(stage.folder)
         logging.info("%s", stage.folder)
     return Distilled(DistilledSet(**stage.load()), stage.hash, stage.record())
 
@@ -160,26 +171,33 @@ def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:
     parts = [stage.load_part(_name(wave)) for wave in job.waves]
     done, state = _resume(job, stage, parts)
     total = len(job.waves) * job.num_steps
+    film = frames.Frames(stage, job.method, job.context, job.waves[0], job.num_steps)
     with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
         monitor = progress.Monitor(stage, bar, total, done, save_every_s)
         for i, wave in enumerate(job.waves):
             if parts[i] is not None:
                 continue
+            goals = [job.goals(rows) for rows in wave.rows]
+            if i == 0:
+                film.begin(goals, job.key)
             chunks = recover.run_wave(
                 job.key,
                 job.method,
                 job.context,
                 wave,
-                [job.goals(rows) for rows in wave.rows],
+                goals,
                 job.num_steps,
                 state=state,
                 done=max(0, done - wave.offset),
-                observe=functools.partial(_observe, monitor, wave),
+                observe=functools.partial(
+                    _observe, monitor, film if i == 0 else None, wave
+                ),
             )
             monitor.finish(chunks)  # first: a part without its losses leaves a gap
             parts[i] = _stored(chunks)._asdict()
             stage.save_part(_name(wave), parts[i])
             state = None
+    film.write()
     order = np.argsort(np.concatenate(job.cuts))
     whole = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
     return DistilledSet(**whole), monitor.history
@@ -209,7 +227,9 @@ def _resume(job: Job, stage, parts: list):
     return found[0], found[1]["state"]
 
 
-def _observe(monitor, wave, done, state, metrics) -> None:
+def _observe(monitor, film, wave, done, state, metrics) -> None:
+    if film is not None:
+        film.look(done, state)  # first: a saved state has its frames
     monitor(done, {"wave": _place(wave), "state": state}, metrics)
 
 

@@ -2,8 +2,8 @@
 
     python -m launch.relabel --config=configs/default.py
 
-Makes <workdir>/relabel/<set>-<hash>/ for every distilled set of the config, if
-`relabel.store` is on; else there is nothing to store, and students ask the teacher.
+Makes <workdir>/relabel/<set>-<hash>/ for every distilled set of the config and every
+kind of labels that is stored: "single" and "stored", see configs/default.py.
 """
 
 from typing import Any, NamedTuple
@@ -12,85 +12,121 @@ import jax
 import numpy as np
 
 from ddjax import checkpoint, relabel, student
-from launch import arms, meter, program, progress, recover, squeeze
+from launch import arms, meter, program, progress, recover, squeeze, students
 
 _BLOCK = 1000  # steps kept together while the labels are made
+_HALF, _SINGLE = 2, 4  # bytes of a float16 and of a float32
 
 
 class Labels(NamedTuple):
     """Soft labels as a student's loop takes them."""
 
-    soft: Any  # logits [steps, B, C] float16, or the teacher's variables
+    soft: Any  # (), logits [N, C] or [steps, B, C] float16, or the teacher's variables
     teacher_fn: Any  # None, or the teacher's apply
-    bytes: int  # of what training needs besides images and hard labels
+
+
+class Sizes(NamedTuple):
+    """Bytes that a student's training needs besides the images."""
+
+    label_bytes: int
+    other_bytes: int  # the teacher's parameters, the images' weights
 
 
 def run(config, workdir) -> None:
     """The soft labels of every distilled set of the config."""
     arms.check(config)
     teacher = squeeze.run(config, workdir)
+    info, model = teacher.train.info, config.evaluate.models[0]
     for distilled in recover.run(config, workdir):
-        students = recipe(config, config.student.epochs)
-        make(config, workdir, teacher, distilled, students, distilled.record["seed"])
+        count, seed = len(distilled.images.labels), distilled.record["seed"]
+        for name in config.evaluate.recipes:
+            recipe = students.recipe(config, name, model, count, info)
+            for labels in config.evaluate.labels:
+                make(config, workdir, teacher, distilled, recipe, seed, labels)
 
 
-def recipe(config, epochs: int) -> student.Recipe:
-    """The students' recipe, of which the views are the labels' too."""
-    views = config.relabel.to_dict()
-    views = {k: views[k] for k in relabel.Views._fields}
-    views["crop_scale"] = tuple(views["crop_scale"])
-    section = config.student
-    return student.Recipe(
-        relabel.Views(**views),
-        epochs,
-        section.learning_rate,
-        section.weight_decay,
-        section.temperature,
-    )
-
-
-def make(config, workdir, teacher, distilled, recipe, seed: int) -> Labels:
+def make(config, workdir, teacher, distilled, recipe, seed: int, labels: str) -> Labels:
     """The labels of one distilled set; loaded, made, or left to the teacher."""
-    # Students of all arms see the same crops and boxes.
-    key = program.key(config, "views", seed)
-    if not config.relabel.store:
-        size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(teacher.variables))
-        return Labels(teacher.variables, teacher.network.apply, size)
-    images = distilled.images.images
-    total = student.num_steps(recipe, len(images))
+    if labels == "hard":
+        return Labels((), None)
+    if labels == "online":
+        return Labels(teacher.variables, teacher.network.apply)
     made_from = {
-        "version": 1,
-        "views": recipe.views._asdict(),
-        "steps": total,
-        "seed": (config.seed, seed),
+        "version": 2,
+        "labels": labels,
         "images": distilled.hash,
         "teacher": teacher.hash,
     }
-    name = f"{distilled.record['arm'].replace('/', '-')}-ipc{distilled.record['ipc']}"
+    if labels == "stored":
+        made_from |= {
+            "views": recipe.views._asdict(),
+            "steps": student.num_steps(recipe, len(distilled.images.labels)),
+            "seed": (config.seed, seed),
+        }
+    name = f"{distilled.record['arm']}-ipc{distilled.record['ipc']}-{labels}"
+    name = name.replace("/", "-").replace(" ", "-")
     stage = checkpoint.Stage(workdir, "relabel", name, made_from)
     if not stage.complete:
-        title, parts = f"relabel {name}", []
-        with meter.watch(title) as cost, progress.bar(title, total) as bar:
-            for first in range(0, total, _BLOCK):
-                steps = range(first, min(first + _BLOCK, total))
-                part = stage.load_part(f"steps{first}")
-                if part is None:
-                    logits = relabel.soft_labels(
-                        teacher.network.apply,
-                        teacher.variables,
-                        recipe.views,
-                        key,
-                        images,
-                        steps,
-                        observe=lambda done: bar.update(done - bar.n),
-                    )
-                    part = {"logits": logits}
-                    stage.save_part(f"steps{first}", part)
-                bar.update(steps.stop - bar.n)
-                parts.append(part["logits"])
-        stage.finish({"logits": np.concatenate(parts)}, cost.record())
-    logits = stage.load()["logits"]
-    return Labels(logits, None, logits.nbytes)
+        with meter.watch(f"relabel {name}") as cost:
+            if labels == "single":
+                logits = relabel.plain_labels(
+                    teacher.network.apply, teacher.variables, distilled.images.images
+                )
+            else:
+                # Students of all arms see the same crops and boxes.
+                key = program.key(config, "views", seed)
+                logits = _of_views(stage, name, teacher, distilled, recipe.views, key)
+        stage.finish({"logits": logits}, cost.record())
+    return Labels(stage.load()["logits"], None)
+
+
+def _of_views(stage, name, teacher, distilled, views, key) -> np.ndarray:
+    """Logits of every step, kept block by block."""
+    total, parts = stage.made_from["steps"], []
+    with progress.bar(f"relabel {name}", total) as bar:
+        for first in range(0, total, _BLOCK):
+            steps = range(first, min(first + _BLOCK, total))
+            part = stage.load_part(f"steps{first}")
+            if part is None:
+                logits = relabel.soft_labels(
+                    teacher.network.apply,
+                    teacher.variables,
+                    views,
+                    key,
+                    distilled.images.images,
+                    steps,
+                    observe=lambda done: bar.update(done - bar.n),
+                )
+                part = {"logits": logits}
+                stage.save_part(f"steps{first}", part)
+            bar.update(steps.stop - bar.n)
+            parts.append(part["logits"])
+    return np.concatenate(parts)
+
+
+def sizes(labels: str, recipe, teacher, distilled) -> Sizes:
+    """What the labels take, and what else a student's training needs."""
+    images = distilled.images
+    count, classes = len(images.labels), teacher.train.info.num_classes
+    label_bytes = soft_bytes(labels, recipe, count, classes)
+    if labels == "hard" or recipe.loss == "mse_ce":  # which reads the class too
+        label_bytes += count * (1 if classes <= 256 else 2)
+    equal = np.ptp(np.asarray(images.weights)) == 0
+    other_bytes = 0 if equal else _SINGLE * count
+    if labels == "online":
+        variables = jax.tree.leaves(teacher.variables)
+        other_bytes += sum(np.asarray(x).nbytes for x in variables)
+    return Sizes(label_bytes, other_bytes)
+
+
+def soft_bytes(labels: str, recipe, num_images: int, num_classes: int) -> int:
+    """Bytes of the stored logits of one set."""
+    batch = min(recipe.views.batch_size, num_images)
+    rows = {
+        "single": num_images,
+        "stored": student.num_steps(recipe, num_images) * batch,
+    }
+    return _HALF * rows.get(labels, 0) * num_classes
 
 
 if __name__ == "__main__":

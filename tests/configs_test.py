@@ -5,7 +5,9 @@ import pathlib
 
 import pytest
 
-from launch import recover
+from ddjax import recipes, relabel, student
+from ddjax.types import DataInfo
+from launch import inputs, recover, students
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py"))
@@ -56,16 +58,31 @@ def test_values_are_those_of_the_paper():
     assert (wmdd.num_steps, wmdd.learning_rate, wmdd.bn_weight) == (2000, 0.25, 10.0)
     assert (wmdd.ce_weight, wmdd.jitter, wmdd.crop_scale) == (1.0, 32, (0.08, 1.0))
     assert (sre2l.num_steps, sre2l.bn_weight, sre2l.first_bn_weight) == (4000, 0.01, 10)
-    squeeze, student = config.squeeze, config.student
+    squeeze = config.squeeze
     assert (squeeze.learning_rate, squeeze.batch_size, squeeze.epochs) == (
         0.025,
         32,
         50,
     )
     assert (squeeze.momentum, squeeze.weight_decay) == (0.9, 1e-4)
-    assert (student.epochs, student.learning_rate, student.weight_decay) == (
+    info = DataInfo("nette", tuple("abcdefghij"), (224, 224, 3), (0.5,) * 3, (0.2,) * 3)
+    recipe = students.recipe(config, "wmdd", "resnet18", 100, info)
+    assert recipe == student.Recipe(relabel.Views(100, (0.08, 1.0), flip=True))
+    assert (recipe.epochs, recipe.learning_rate, recipe.weight_decay) == (
         300,
         1e-3,
         0.01,
     )
-    assert (student.temperature, config.relabel.batch_size) == (20.0, 100)
+    assert (recipe.optimizer, recipe.temperature, recipe.ema) == ("adamw", 20.0, 0.0)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_digits_and_quick_are_never_mirrored(name):
+    for config in (
+        load("default").get_config(),
+        load("cda_imagenette").get_config("quick"),
+    ):
+        train, _ = inputs.load_data(config)
+        model = config.evaluate.models[0]
+        views = students.recipe(config, name, model, 100, train.info).views
+        assert not views.flip and "flip" not in views.dsa

@@ -8,7 +8,7 @@ import pytest
 
 from ddjax import relabel
 
-PLAIN = relabel.Views(batch_size=4, crop_scale=(1.0, 1.0), flip=False, cutmix=False)
+PLAIN = relabel.Views(batch_size=4, crop_scale=(1.0, 1.0), flip=False, mix="none")
 ALL = relabel.Views(batch_size=4, crop_scale=(0.3, 1.0))
 
 
@@ -68,7 +68,7 @@ class TestView:
 
     def test_views_of_one_image_differ_from_epoch_to_epoch(self, key, images):
         """All rows every time: only crop and flip can tell the steps apart."""
-        views = ALL._replace(cutmix=False, batch_size=15)
+        views = ALL._replace(mix="none", batch_size=15)
         shown = []
         for step in range(4):
             seen = look(views, key, step, images)
@@ -86,7 +86,7 @@ class TestView:
         assert np.all(same ^ turned) and 0 < turned.sum() < 15
 
     def test_cutmix_tells_what_was_pasted_and_how_much(self, key, images):
-        views = PLAIN._replace(cutmix=True)
+        views = PLAIN._replace(mix="cutmix")
         shares = []
         for step in range(12):
             seen = look(views, key, step, images)

@@ -1,7 +1,5 @@
-"""Pictures that show the pixels they were given, and tables."""
+"""Pictures that show the pixels and numbers they were given."""
 
-import csv
-import io
 import math
 
 import numpy as np
@@ -118,52 +116,42 @@ class TestCurves:
         assert rendered(report.curves(history, "zero")).std() > 0
 
 
-class TestSummarise:
-    def test_mean_and_sample_std_of_each_group(self):
-        records = [
-            {"method": "wmdd", "ipc": 1, "top1": 0.5, "seed": 0},
-            {"method": "random", "ipc": 1, "top1": 0.25, "seed": 0},
-            {"method": "wmdd", "ipc": 1, "top1": 0.7, "seed": 1},
-            {"method": "wmdd", "ipc": 10, "top1": 0.9, "seed": 0},
-        ]
-        rows = report.summarise(records, ("method", "ipc"))
-        assert [(row["method"], row["ipc"], row["n"]) for row in rows] == [
-            ("wmdd", 1, 2),
-            ("random", 1, 1),
-            ("wmdd", 10, 1),
-        ]
-        np.testing.assert_allclose([row["mean"] for row in rows], [0.6, 0.25, 0.9])
-        assert rows[0]["std"] == pytest.approx(0.2 / math.sqrt(2))
-        assert math.isnan(rows[1]["std"]) and math.isnan(rows[2]["std"])
-        assert list(rows[0]) == ["method", "ipc", "mean", "std", "n"]
+class TestAccuracy:
+    PANELS = {  # noqa: RUF012
+        "hard": {
+            "random": [(1, 0.3, 0.02), (10, 0.5, 0.01)],
+            "whole data": [(0, 0.9, math.nan)],
+        },
+        "stored": {"WMDD": [(1, 0.6, math.nan), (10, 0.7, math.nan)]},
+    }
 
-    def test_no_records_no_rows(self):
-        assert report.summarise([], ("method",)) == []
+    def drawn(self):
+        return report.accuracy(self.PANELS, "convnet, recipe dm", "images per class")
 
+    def test_a_panel_a_kind_of_labels(self):
+        figure = self.drawn()
+        assert [a.get_title() for a in figure.axes] == ["hard labels", "stored labels"]
+        assert {a.get_xlabel() for a in figure.axes} == {"images per class"}
+        assert {a.get_xscale() for a in figure.axes} == {"log"}
+        assert figure.axes[0].get_ylabel() == "top-1 of the last epoch, %"
 
-class TestTables:
-    HEADER, ROWS = (
-        ["method", "top-1"],
-        [["wmdd", "64.5 ± 1.5"], ["random, seed 0", "9"]],
-    )
+    def test_lines_go_through_the_means_in_percent(self):
+        hard, stored = self.drawn().axes
+        (bars,) = hard.containers
+        np.testing.assert_allclose(bars[0].get_xydata(), [[1, 30], [10, 50]])
+        ends = [segment[:, 1] for segment in bars[2][0].get_segments()]
+        np.testing.assert_allclose(ends, [[28, 32], [49, 51]])
+        (bars,) = stored.containers
+        np.testing.assert_allclose(bars[0].get_xydata(), [[1, 60], [10, 70]])
 
-    def test_markdown_columns_are_as_wide_as_their_longest_cell(self):
-        assert report.markdown_table(self.HEADER, self.ROWS).split("\n") == [
-            "| method         | top-1      |",
-            "| -------------- | ---------- |",
-            "| wmdd           | 64.5 ± 1.5 |",
-            "| random, seed 0 | 9          |",
-        ]
+    def test_whole_data_are_a_level(self):
+        (level,) = [x for x in self.drawn().axes[0].lines if x.get_linestyle() == "--"]
+        np.testing.assert_allclose(level.get_ydata(), [90, 90])
 
-    def test_markdown_header_may_be_the_longest_cell(self):
-        table = report.markdown_table(["seconds"], [["9"]])
-        assert table == "| seconds |\n| ------- |\n| 9       |"
+    def test_every_arm_is_named_once(self):
+        (legend,) = self.drawn().legends
+        names = [text.get_text() for text in legend.texts]
+        assert sorted(names) == ["WMDD", "random", "whole data"]
 
-    def test_csv_can_be_read_back(self):
-        text = report.csv_table(self.HEADER, self.ROWS)
-        assert list(csv.reader(io.StringIO(text))) == [self.HEADER, *self.ROWS]
-        assert text.count("\n") == 3 and "\r" not in text
-
-    def test_numbers_are_taken_as_they_are(self):
-        assert "| 3 |" in report.markdown_table(["n"], [[3]])
-        assert report.csv_table(["n"], [[3]]) == "n\n3\n"
+    def test_can_be_drawn(self):
+        assert rendered(self.drawn()).std() > 0

@@ -10,7 +10,7 @@ from scipy import special
 from ddjax import metrics, relabel, student, training
 from ddjax.types import DistilledSet
 
-PLAIN = relabel.Views(batch_size=8, crop_scale=(1.0, 1.0), flip=False, cutmix=False)
+PLAIN = relabel.Views(batch_size=8, crop_scale=(1.0, 1.0), flip=False, mix="none")
 MIXED = relabel.Views(batch_size=8, crop_scale=(0.5, 1.0))
 
 
@@ -18,7 +18,7 @@ look = jax.jit(relabel.view, static_argnums=0)
 
 
 def recipe_of(views, epochs=4, learning_rate=1e-3):
-    return student.Recipe(views, epochs, learning_rate)
+    return student.Recipe(views, epochs=epochs, learning_rate=learning_rate)
 
 
 def toy(per_class, seed):
@@ -95,7 +95,7 @@ class TestLoss:
         random = np.random.default_rng(0)
         soft = (10 * random.normal(size=(8, 8, 3))).astype(np.float16)
         loss, seen, logits = first_step(
-            tiny_network, recipe, distilled, key_views, "soft", soft
+            tiny_network, recipe, distilled, key_views, "stored", soft
         )
         wanted = self.soft_loss(seen, logits, soft[2], distilled, temperature)
         assert loss == pytest.approx(wanted, rel=1e-3)
@@ -109,7 +109,7 @@ class TestLoss:
             recipe,
             distilled,
             key_views,
-            "soft",
+            "online",
             teacher,
             teacher_fn=tiny_network.apply,
         )
@@ -126,14 +126,21 @@ class TestLoss:
 
     @pytest.mark.parametrize("labels", student.LABELS)
     def test_weights_change_the_loss_and_their_scale_does_not(
-        self, tiny_network, distilled, key_views, labels
+        self, tiny_network, teacher, distilled, key_views, labels
     ):
-        soft = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float16)
-        soft = soft * 10 if labels == "soft" else ()
+        random = np.random.default_rng(0)
+        soft = {
+            "hard": (),
+            "single": 10 * random.normal(size=(12, 3)).astype(np.float16),
+            "stored": 10 * random.normal(size=(8, 8, 3)).astype(np.float16),
+            "online": teacher,
+        }[labels]
+        options = {"teacher_fn": tiny_network.apply} if labels == "online" else {}
         equal = distilled._replace(weights=np.ones(12, np.float32))
         scaled = distilled._replace(weights=distilled.weights * 7)
+        recipe = recipe_of(PLAIN)._replace(temperature=2.0)
         losses = [
-            first_step(tiny_network, recipe_of(PLAIN), of, key_views, labels, soft)[0]
+            first_step(tiny_network, recipe, of, key_views, labels, soft, **options)[0]
             for of in (distilled, equal, scaled)
         ]
         assert abs(losses[0] - losses[1]) > 1e-3 * losses[0]
@@ -193,7 +200,7 @@ class TestTrain:
         soft = 60 * np.eye(3, dtype=np.float16)[distilled.labels[np.stack(rows)]]
         wrong = distilled._replace(labels=np.zeros(12, np.int32))
         (variables,) = train(
-            tiny_network, recipe, wrong, key_views, labels="soft", soft=soft
+            tiny_network, recipe, wrong, key_views, labels="stored", soft=soft
         )
         assert metrics.accuracy(tiny_network.apply, variables, images, labels) > 0.9
 
@@ -223,14 +230,14 @@ class TestTrain:
             steps,
         )
         (stored,) = train(
-            tiny_network, recipe, distilled, key_views, labels="soft", soft=soft
+            tiny_network, recipe, distilled, key_views, labels="stored", soft=soft
         )
         (replayed,) = train(
             tiny_network,
             recipe,
             distilled,
             key_views,
-            labels="soft",
+            labels="online",
             soft=teacher,
             teacher_fn=tiny_network.apply,
         )

@@ -25,6 +25,7 @@ __all__ = [
     "lighting",
     "mixup",
     "pad_crop",
+    "patch_shuffle",
     "random_crop",
     "random_crop_pad",
     "random_flip",
@@ -184,6 +185,39 @@ def random_flip(key, images: jax.Array, *, shared: bool) -> jax.Array:
     """
     coin = jax.random.bernoulli(key, shape=(1 if shared else len(images), 1, 1, 1))
     return jnp.where(coin, images[:, :, ::-1], images)
+
+
+def patch_shuffle(key, images: jax.Array, factor: int) -> jax.Array:
+    """Cuts each image into factor x factor patches and puts them back in any order.
+
+    Args:
+      key: consumed; every image has its own order.
+      images: [N, H, W, ch].
+      factor: patches a side; it divides H and W.
+
+    Raises:
+      ValueError: it does not.
+
+    Reference: P. Sun et al., "On the Diversity and Realism of Distilled Dataset",
+    CVPR 2024, https://arxiv.org/abs/2312.03526.
+    """
+    count, height, width, channels = images.shape
+    if height % factor or width % factor:
+        raise ValueError(
+            f"patch_shuffle {factor} does not divide images of {height}x{width}; "
+            "1 leaves them whole."
+        )
+    cut = images.reshape(
+        count, factor, height // factor, factor, width // factor, channels
+    )
+    patches = cut.swapaxes(2, 3).reshape(
+        count, factor**2, height // factor, width // factor, channels
+    )
+    shuffled = jax.vmap(jax.random.permutation)(jax.random.split(key, count), patches)
+    back = shuffled.reshape(
+        count, factor, factor, height // factor, width // factor, channels
+    )
+    return back.swapaxes(2, 3).reshape(images.shape)
 
 
 def random_roll(key, images: jax.Array, jitter: int) -> jax.Array:

@@ -2,7 +2,12 @@
 
 from ddjax.losses.batchnorm import batch_norm, class_batch_norm, group_moments
 from ddjax.losses.features import barycenter_distance, mean_distance
-from ddjax.losses.labels import cross_entropy, soft_label_divergence
+from ddjax.losses.labels import (
+    cross_entropy,
+    mixed_logits,
+    soft_label_distance,
+    soft_label_divergence,
+)
 from ddjax.losses.priors import total_variation
 
 __all__ = [
@@ -12,6 +17,8 @@ __all__ = [
     "cross_entropy",
     "group_moments",
     "mean_distance",
+    "mixed_logits",
+    "soft_label_distance",
     "soft_label_divergence",
     "total_variation",
 ]

@@ -5,7 +5,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["cross_entropy", "soft_label_divergence"]
+__all__ = [
+    "cross_entropy",
+    "mixed_logits",
+    "soft_label_distance",
+    "soft_label_divergence",
+]
 
 
 def cross_entropy(
@@ -58,6 +63,42 @@ def soft_label_divergence(
     log_q = jax.nn.log_softmax(logits / temperature)
     losses = jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
     return _weighted_mean(losses, weights)
+
+
+def soft_label_distance(
+    logits: jax.Array, teacher_logits: jax.Array, weights: jax.Array | None = None
+) -> jax.Array:
+    """Mean square of the differences of logits, over classes and images.
+
+    Args:
+      logits: [N, C], the student's.
+      teacher_logits: [N, C]; not differentiated.
+      weights: [N] of the images, divided by their mean; None where equal.
+
+    Returns:
+      Scalar.
+    """
+    chex.assert_equal_shape([logits, teacher_logits])
+    teacher_logits = jax.lax.stop_gradient(teacher_logits.astype(logits.dtype))
+    return _weighted_mean(jnp.square(logits - teacher_logits).mean(-1), weights)
+
+
+def mixed_logits(
+    own: jax.Array, other: jax.Array, share, temperature: float
+) -> jax.Array:
+    """Logits whose softened probabilities are those of two images, mixed.
+
+        softmax(result / T) = share softmax(own / T) + (1 - share) softmax(other / T)
+
+    Args:
+      own: [N, C] logits.
+      other: [N, C] logits of what was mixed in.
+      share: scalar in [0, 1], of the image's own.
+      temperature: T.
+    """
+    first = jnp.log(share) + jax.nn.log_softmax(own / temperature)
+    second = jnp.log1p(-share) + jax.nn.log_softmax(other / temperature)
+    return temperature * jnp.logaddexp(first, second)
 
 
 def _weighted_mean(losses, weights):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ddjax.models import torch_pickle
 
-__all__ = ["read"]
+__all__ = ["read", "read_all"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 # Where training programs put the weights, in the order of search: running averages
@@ -38,12 +38,33 @@ def read(file) -> dict[str, np.ndarray]:
     Raises:
       ValueError: not such a file, a damaged one, or one that names more than tensors.
     """
+    return _read(file, _state_dict)
+
+
+def read_all(file) -> dict[str, np.ndarray]:
+    """Reads every tensor, wherever it is in the file's dicts and lists.
+
+    Args:
+      file: as for `read`.
+
+    Returns:
+      Arrays by place, such as "data/0/1" for `tree["data"][0][1]`, and "" for a file
+      that is one tensor.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    return _read(file, _everywhere)
+
+
+def _read(file, select):
+    """The tensors that `select` finds in the pickle's tree."""
     head = file.read(64)
     file.seek(0)
     if head.startswith(b"PK"):
-        return _read_zip(file)
+        return _read_zip(file, select)
     if head.startswith(b"\x80"):  # a pickle's first instruction
-        return _read_stream(file)
+        return _read_stream(file, select)
     raise ValueError(f"not a checkpoint; {_guess(head)}")
 
 
@@ -57,10 +78,10 @@ def _guess(head):
     return f"it begins with {head[:8]!r}: expected torch.save's zip or pickle"
 
 
-def _read_zip(file):
+def _read_zip(file, select):
     try:
         with zipfile.ZipFile(file) as archive:
-            return _read_archive(archive)
+            return _read_archive(archive, select)
     # What zipfile raises for damaged entries; all of them mean the same here.
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
         raise ValueError(
@@ -68,7 +89,7 @@ def _read_zip(file):
         ) from error
 
 
-def _read_archive(archive):
+def _read_archive(archive, select):
     names = set(archive.namelist())
     roots = [n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")]
     if len(roots) != 1:
@@ -88,10 +109,11 @@ def _read_archive(archive):
     if order not in (b"little", b"big"):
         raise ValueError(f"byte order {order[:20]!r}; known: little, big")
     tree, _ = torch_pickle.load(io.BytesIO(fetch("data.pkl")))
-    return _arrays(tree, lambda storage: fetch(f"data/{storage.key}"), order == b"big")
+    big = order == b"big"
+    return _arrays(select(tree), lambda storage: fetch(f"data/{storage.key}"), big)
 
 
-def _read_stream(file):
+def _read_stream(file, select):
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
         if torch_pickle.load(stream)[0] != _MAGIC:
             raise ValueError(
@@ -107,7 +129,8 @@ def _read_stream(file):
             raise ValueError("its list of storages is not that of its tensors")
         places = _places(stream, [storages[key] for key in named])
         # This format is little-endian, whatever machine wrote it.
-        return _arrays(tree, lambda storage: stream[places[storage.key]], False)
+        tensors = select(tree)
+        return _arrays(tensors, lambda storage: stream[places[storage.key]], False)
 
 
 def _places(stream, storages):
@@ -126,9 +149,8 @@ def _places(stream, storages):
     return places
 
 
-def _arrays(tree, fetch, swapped):
+def _arrays(tensors, fetch, swapped):
     """Reads storage after storage, so that each is in memory once, and for a while."""
-    tensors = _state_dict(tree)
     sharing = {}
     for name, tensor in tensors.items():
         _check(tensor, name)
@@ -162,6 +184,21 @@ def _find(tree, levels):
         for name, value in tree.items()
         if isinstance(name, str) and isinstance(value, torch_pickle.Tensor)
     }
+
+
+def _everywhere(tree):
+    found, seen, left = {}, set(), [("", tree)]
+    while left:
+        place, value = left.pop(0)
+        if isinstance(value, torch_pickle.Tensor):
+            found[place] = value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))  # a damaged tree may contain itself
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(f"{place}/{key}".lstrip("/"), below) for key, below in items]
+    if not found:
+        raise ValueError("no tensors in it")
+    return found
 
 
 def _check(tensor, name):

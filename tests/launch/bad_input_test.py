@@ -161,7 +161,12 @@ class TestConfig:
                 "unknown arm 'random/noise'",
                 "random, herding, kcenter, kmeans, rded",
             ),
-            ({"evaluate.labels": ("sot",)}, "labels 'sot'", "hard, soft"),
+            ({"evaluate.labels": ("sot",)}, "labels 'sot'", "hard, single, stored"),
+            ({"evaluate.recipes": ("wmd",)}, "recipe 'wmd'", "wmdd, rded"),
+            ({"evaluate.models": ("resnet",)}, "models 'resnet'", "convnet"),
+            ({"recipes.wmdd.optimizer": "lars"}, "optimizer 'lars'", "adamw, adam"),
+            ({"recipes.wmdd.mix": "mixed"}, "mix 'mixed'", "cutmix, none"),
+            ({"recipes.dm.dsa": "colour"}, "operator 'colour'", "color, crop"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )

@@ -23,6 +23,7 @@ def write(
     splits: dict[str, tuple[np.ndarray, Iterable[bytes]]],
     notes: dict,
     image_bytes: int = 1,
+    further: dict[str, np.ndarray] | None = None,
 ) -> None:
     """Writes a whole set; TFDS's SequentialWriter needs no memory for it.
 
@@ -37,6 +38,7 @@ def write(
       splits: (labels [N], encoded images in the same order) of each split.
       notes: plain values for the set's metadata.json.
       image_bytes: of an image, about; decides how many make a shard.
+      further: of a set with one split, more of each image by name: [N, ...] each.
     """
     import tensorflow_datasets as tfds  # slow to import
 
@@ -46,10 +48,15 @@ def write(
         data_dir=str(folder),
         module_name="ddjax.data.prepare",
     )
+    further = further or {}
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=shape),
             "label": tfds.features.ClassLabel(names=classes),
+        }
+        | {
+            key: tfds.features.Tensor(shape=array.shape[1:], dtype=array.dtype)
+            for key, array in further.items()
         }
     )
     info = tfds.core.DatasetInfo(
@@ -65,8 +72,10 @@ def write(
     try:
         for split, (labels, images) in splits.items():
             examples = (
-                {"image": image, "label": int(label)}
-                for label, image in zip(labels, images, strict=True)
+                {"image": image, "label": int(label), **dict(zip(further, more))}
+                for label, image, *more in zip(
+                    labels, images, *further.values(), strict=True
+                )
             )
             while group := list(itertools.islice(examples, _TOGETHER)):
                 writer.add_examples({split: group})

@@ -1,0 +1,487 @@
+"""The page of a run: one file of HTML that needs nothing else.
+
+Its pictures are PNG in the text, its plots are SVG, and it asks no server for anything.
+"""
+
+import base64
+import importlib.resources
+import io
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ddjax import charts, metrics
+
+__all__ = ["Gallery", "Page", "Plane", "picture", "render", "strip"]
+
+_SIDE = 64  # pixels; larger images are shown smaller
+_BUDGET = 110_000  # pixels of the pictures of one set, two hundred of CIFAR's
+_FILM = 220_000  # pixels of all frames of one set
+_CLASSES, _EACH = 20, 10  # of a set, at most
+_PAIRS = 20  # images with a real one beside them
+_COLORS = 10  # of the palette
+_MARKS = {"hard": "dot", "single": "ring", "stored": "square", "online": "cross"}
+_MEASURES = {
+    "redundancy": ("redundancy", "mean cosine of two images of a class"),
+    "nearest_pixels": ("to nearest, pixels", "distance to the nearest training image"),
+    "nearest_features": ("to nearest, features", "the same, as the teacher sees them"),
+    "w2": ("W2", "to the real features, mean over classes"),
+    "copies": ("copies", "images that equal a training image"),
+    "test_copies": ("of test images", "images that equal a test image"),
+    "png_bytes": ("as PNG", "bytes of the images as PNG files"),
+}
+
+
+class Gallery(NamedTuple):
+    """A distilled set that is shown."""
+
+    arm: str
+    ipc: int
+    classes: tuple[str, ...]
+    images: np.ndarray  # [N, H, W, ch] uint8
+    labels: np.ndarray  # [N]
+    beside: tuple | None = None  # (rows [k], nearest real images [k, H, W, ch])
+    frames: tuple | None = None  # (steps [F], images [F, n, H, W, ch])
+    losses: tuple = ()  # dicts with "step" and one number for each term
+    most: int | None = None  # images shown; None for as many as there is room for
+
+
+class Plane(NamedTuple):
+    """Points of a map: two numbers and a class each."""
+
+    arm: str
+    real: tuple  # (points [n, 2], labels [n])
+    atoms: tuple | None
+    distilled: tuple | None
+    shares: tuple[float, float]  # of the variance, on each axis
+
+
+class Page(NamedTuple):
+    """What a page shows; what is empty or None is left out with a sentence."""
+
+    run: dict  # of records.json
+    arm: str = ""  # what the config is about, shown first
+    date: str = ""  # of the records
+    galleries: tuple[Gallery, ...] = ()
+    plane: Plane | None = None
+    config: str = ""
+
+
+def render(page: Page) -> str:
+    """The page as HTML; all text from outside is escaped."""
+    import jinja2  # slow to import
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"bytes": _bytes, "seconds": _seconds, "percent": _percent}
+    text = importlib.resources.files("ddjax").joinpath("page.html").read_text("utf-8")
+    students, galleries = page.run.get("students", []), page.galleries
+    return environment.from_string(text).render(
+        page=page,
+        facts=_facts(page),
+        results=_results(students, _arms(students)),
+        galleries=[_shown(gallery) for gallery in galleries],
+        films=[_film(gallery) for gallery in galleries if gallery.frames],
+        pairs=[_pairs(gallery) for gallery in galleries if gallery.beside],
+        losses=[chart for gallery in galleries if (chart := _losses(gallery))],
+        plane=_plane(page.plane, galleries) if page.plane else None,
+        quality=_quality(page.run.get("sets", [])),
+        sizes=_sizes(students),
+        costs=_costs(page.run.get("stages", [])),
+    )
+
+
+# Words and numbers --------------------------------------------------------------------
+
+
+def _facts(page: Page) -> dict:
+    """What the first paragraph says."""
+    students, run = page.run.get("students", []), page.run
+    environment, data = run.get("environment", {}), run.get("data", {})
+    device = environment.get("device", "")
+    return {
+        "name": run.get("name", ""),
+        "data": data.get("name", "") if isinstance(data, dict) else str(data),
+        "arms": _arms(students),
+        "ipc": sorted({row["ipc"] for row in students if row["ipc"]}),
+        "students": len(students),
+        "commit": str(environment.get("commit") or "")[:12],
+        "device": device if isinstance(device, str) else str(device),
+        "versions": environment.get("versions") or {},
+    }
+
+
+def _arms(students) -> list[str]:
+    return list(dict.fromkeys(row["arm"] for row in students))
+
+
+def _bytes(count) -> str:
+    """1234567 as 1.2 MB."""
+    if count is None:
+        return ""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _seconds(count) -> str:
+    """3725 as 1 h 2 min."""
+    if count is None:
+        return ""
+    if count >= 3600:
+        return f"{count // 3600:.0f} h {count % 3600 // 60:.0f} min"
+    if count >= 60:
+        return f"{count // 60:.0f} min {count % 60:.0f} s"
+    return f"{count:.1f} s"
+
+
+def _percent(share) -> str:
+    return f"{100 * share:.1f}"
+
+
+# Scores -------------------------------------------------------------------------------
+
+
+def _grouped(rows, *fields) -> dict:
+    """Rows by the values of some fields, in order of appearance."""
+    groups: dict = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(field) for field in fields), []).append(row)
+    return groups
+
+
+def _results(students, arms) -> list[dict]:
+    """A table and its plots for every recipe and network."""
+    return [
+        {
+            "recipe": recipe,
+            "model": model,
+            "labels": sorted({row["labels"] for row in rows}, key=_label_order),
+            "blocks": _blocks(rows),
+            "by_ipc": _by_ipc(rows, arms),
+            "by_bytes": _by_bytes(rows, arms),
+        }
+        for (recipe, model), rows in _grouped(students, "recipe", "model").items()
+    ]
+
+
+def _label_order(kind) -> int:
+    return [*_MARKS, kind].index(kind)
+
+
+def _blocks(students) -> list[tuple[int, list]]:
+    """(ipc, [(arm, cells by kind of labels)]); all images (ipc 0) come last."""
+    blocks = []
+    for (ipc,), rows in sorted(
+        _grouped(students, "ipc").items(), key=lambda item: item[0][0] or math.inf
+    ):
+        arms = [
+            (
+                arm,
+                {
+                    kind: _score(cell)
+                    for (kind,), cell in _grouped(mine, "labels").items()
+                },
+            )
+            for (arm,), mine in _grouped(rows, "arm").items()
+        ]
+        best = {}
+        for _, cells in arms:
+            for kind, cell in cells.items():
+                best[kind] = max(best.get(kind, 0), cell["mean"])
+        for _, cells in arms:
+            for kind, cell in cells.items():
+                cell["best"] = len(arms) > 1 and cell["mean"] == best[kind]
+        blocks.append((ipc, arms))
+    return blocks
+
+
+def _score(rows) -> dict:
+    mean, std, n = metrics.mean_and_std([row["top1"] for row in rows])
+    return {"mean": mean, "std": std if n > 1 else None, "n": n}
+
+
+def _by_ipc(students, arms) -> list[charts.Chart]:
+    """Accuracy against images per class, a plot for every kind of labels."""
+    found = []
+    for kind in sorted({row["labels"] for row in students}, key=_label_order):
+        rows = [row for row in students if row["labels"] == kind]
+        curves, levels = [], {}
+        for (arm,), mine in _grouped(rows, "arm").items():
+            cells = {i: _score(cell) for (i,), cell in _grouped(mine, "ipc").items()}
+            if 0 in cells:
+                levels[arm] = 100 * cells.pop(0)["mean"]
+            if cells:
+                curves.append(_curve(arm, arms.index(arm), sorted(cells.items())))
+        if curves:
+            chart = charts.plot(
+                curves,
+                title=f"{kind} labels",
+                x_label="images per class",
+                y_label="top-1, %",
+                x_log=True,
+                x_at=sorted({x for curve in curves for x in curve.x}),
+                levels=levels,
+            )
+            found.append(chart)
+    return found
+
+
+def _by_bytes(students, arms) -> charts.Chart:
+    """Accuracy against all bytes that training on a set needs."""
+    curves = []
+    for (arm, kind), rows in _grouped(students, "arm", "labels").items():
+        cells = {max(1, _total(c)): _score(c) for c in _grouped(rows, "ipc").values()}
+        curve = _curve(arm, arms.index(arm), sorted(cells.items()))
+        mark = _MARKS.get(kind, "dot")
+        curves.append(curve._replace(mark=mark, name=f"{arm}, {kind}"))
+    return charts.plot(
+        curves,
+        title="all labels",
+        x_label="bytes of images, labels and what else training reads",
+        y_label="top-1, %",
+        x_log=True,
+    )
+
+
+def _curve(name, color, cells) -> charts.Curve:
+    x, scores = [x for x, _ in cells], [score for _, score in cells]
+    spread = [math.nan if s["std"] is None else 100 * s["std"] for s in scores]
+    return charts.Curve(
+        name, color % _COLORS, x, [100 * s["mean"] for s in scores], spread
+    )
+
+
+def _total(rows) -> float:
+    """Bytes, the mean over the rows."""
+    names = ("image_bytes", "label_bytes", "other_bytes")
+    return float(np.mean([sum(row.get(name) or 0 for name in names) for row in rows]))
+
+
+def _sizes(students) -> list[dict]:
+    """What each arm stores, one row for each ipc and kind of labels."""
+    names = ("num_images", "image_bytes", "label_bytes", "other_bytes")
+    groups = _grouped(students, "ipc", "arm", "labels", "recipe").items()
+    found = [
+        {
+            **dict(zip(("ipc", "arm", "labels", "recipe"), key)),
+            **{name: rows[0].get(name) for name in names},
+            "total": _total(rows[:1]),
+        }
+        for key, rows in groups
+    ]
+    return sorted(found, key=lambda row: row["ipc"] or math.inf)
+
+
+def _quality(sets) -> dict:
+    """Measures of the sets, their means over the sets of an arm and ipc."""
+    columns = [
+        (name, *words, f"real_{name}")
+        for name, words in _MEASURES.items()
+        if any(row.get(name) is not None for row in sets)
+    ]
+    rows = []
+    for (ipc, arm), mine in _grouped(sets, "ipc", "arm").items():
+        cells = [(_mean(mine, name), _mean(mine, real)) for name, _, _, real in columns]
+        rows.append({"ipc": ipc, "arm": arm, "n": len(mine), "cells": cells})
+    rows.sort(key=lambda row: row["ipc"] or math.inf)
+    return {"columns": columns, "rows": rows}
+
+
+def _mean(rows, name) -> str:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    if not values:
+        return ""
+    mean = float(np.mean(values))
+    return _bytes(mean) if name.endswith("_bytes") else f"{mean:.3g}"
+
+
+def _costs(stages) -> list[dict]:
+    """Seconds of every kind of stage and its largest memory."""
+
+    def total(rows, name):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        return sum(values) if values else None
+
+    return [
+        {
+            "stage": stage,
+            "n": len(rows),
+            "seconds": total(rows, "seconds"),
+            "compile_seconds": total(rows, "compile_seconds"),
+            "peak_bytes": max((row.get("peak_bytes") or 0 for row in rows)) or None,
+        }
+        for (stage,), rows in _grouped(stages, "stage").items()
+    ]
+
+
+# Pictures -----------------------------------------------------------------------------
+
+
+def picture(pixels: np.ndarray) -> str:
+    """The address of a picture that holds its own PNG.
+
+    Args:
+      pixels: [H, W, ch] uint8; one, two (with opacity), three or four channels.
+    """
+    from PIL import Image  # slow to import
+
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def strip(images: np.ndarray, columns: int) -> np.ndarray:
+    """[n, H, W, ch] to one picture of rows, with clear lines between the images."""
+    images = _visible(images)
+    gap = max(1, images.shape[1] // 16)
+    missing = -len(images) % columns
+    images = np.pad(images, ((0, missing), (0, gap), (0, gap), (0, 0)))
+    _, height, width, channels = images.shape
+    tiled = images.reshape(-1, columns, height, width, channels)
+    return tiled.transpose(0, 2, 1, 3, 4).reshape(-1, columns * width, channels)
+
+
+def _visible(images: np.ndarray) -> np.ndarray:
+    """Grey or red, green and blue; and opacity."""
+    images = images[..., :3] if images.shape[-1] >= 3 else images[..., :1]
+    return np.concatenate([images, np.full_like(images[..., :1], 255)], axis=-1)
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    """At most `_SIDE` pixels, by averaging."""
+    from PIL import Image  # slow to import
+
+    if max(images.shape[1:3]) <= _SIDE:
+        return images
+    share = _SIDE / max(images.shape[1:3])
+    size = [round(images.shape[axis] * share) for axis in (2, 1)]
+    grey = images.shape[-1] < 3
+    shown = images[..., 0] if grey else images[..., :3]
+    small = [Image.fromarray(x).resize(size, Image.Resampling.BOX) for x in shown]
+    return np.stack(
+        [np.asarray(x)[..., None] if grey else np.asarray(x) for x in small]
+    )
+
+
+def _area(images) -> int:
+    return int(np.prod([min(side, _SIDE) for side in images.shape[1:3]]))
+
+
+def _shown(gallery: Gallery) -> dict:
+    """A strip of images for each class."""
+    labels = np.asarray(gallery.labels)
+    known = np.unique(labels)
+    shown = known[:: math.ceil(len(known) / _CLASSES)]
+    most = max(1, _BUDGET // (_area(gallery.images) * len(shown)))
+    if gallery.most is not None:
+        most = max(1, min(most, gallery.most // len(shown)))
+    each = min(_EACH, most, max(np.bincount(labels)))
+    rows = []
+    for label in shown:
+        images = _small(gallery.images[np.flatnonzero(labels == label)[:each]])
+        pixels = strip(images, len(images))
+        row = {"name": gallery.classes[label], "count": len(images)}
+        rows.append({**row, "image": picture(pixels), "size": pixels.shape[1::-1]})
+    counts = {"each": each, "of": len(labels) // len(known), "classes": len(known)}
+    return {"arm": gallery.arm, "ipc": gallery.ipc, "rows": rows, **counts}
+
+
+def _film(gallery: Gallery) -> dict:
+    """All frames below each other in one picture."""
+    steps, images = gallery.frames
+    most = max(1, _FILM // (_area(images[0]) * len(images)))
+    count = images.shape[1]
+    chosen = np.arange(count)
+    if count > most:  # evenly, so that all classes have their turn
+        chosen = np.unique(np.linspace(0, count - 1, most).astype(int))
+    columns = min(10, math.ceil(math.sqrt(len(chosen))))
+    frames = [strip(_small(frame[chosen]), columns) for frame in images]
+    height, width = frames[0].shape[:2]
+    return {
+        "arm": gallery.arm,
+        "ipc": gallery.ipc,
+        "steps": [int(step) for step in steps],
+        "image": picture(np.concatenate(frames)),
+        "size": (width, height),
+    }
+
+
+def _pairs(gallery: Gallery) -> dict:
+    """Distilled images with the nearest real ones under them."""
+    rows, real = gallery.beside
+    labels = np.asarray(gallery.labels)[rows]
+    rank = np.arange(len(rows)) - np.searchsorted(labels, labels)
+    order = np.lexsort((labels, rank))[:_PAIRS]  # the first of every class come first
+    found = []
+    for position in sorted(order):
+        mine, other = gallery.images[rows[position]], real[position]
+        distance = np.linalg.norm((mine.astype(float) - other.astype(float)) / 255)
+        found.append(
+            {
+                "name": gallery.classes[labels[position]],
+                "distilled": picture(_visible(_small(mine[None])[0])),
+                "real": picture(_visible(_small(other[None])[0])),
+                "distance": float(distance),
+            }
+        )
+    return {"arm": gallery.arm, "ipc": gallery.ipc, "pairs": found}
+
+
+# Plots --------------------------------------------------------------------------------
+
+
+def _losses(gallery: Gallery) -> charts.Chart | None:
+    """The terms of a loss over the steps, some two hundred points of each."""
+    rows = [row for row in gallery.losses if "step" in row]
+    terms = sorted({key for row in rows for key in row} - {"step"}, key=_term_order)
+    curves = []
+    for color, term in enumerate(terms):
+        points = [(row["step"], row.get(term)) for row in rows]
+        good = [(s, v) for s, v in points if _is_positive(v)]
+        if good:
+            good = good[:: max(1, len(good) // 200)]
+            x, y = [list(values) for values in zip(*good)]
+            curves.append(charts.Curve(term, color % _COLORS, x, y, mark=""))
+    if not curves:
+        return None
+    title = f"{gallery.arm}, IPC {gallery.ipc}"
+    return charts.plot(curves, title=title, x_label="step", y_label="loss", y_log=True)
+
+
+def _term_order(term):
+    return term != "loss", term
+
+
+def _is_positive(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def _plane(plane: Plane, galleries) -> dict:
+    """The map, its classes and its marks."""
+    names = next((g.classes for g in galleries if g.arm == plane.arm), None)
+    known = np.unique(plane.real[1])
+    shown = known[:: math.ceil(len(known) / _COLORS)]
+    groups = []
+    for kind, mark in (("real", "dot"), ("atoms", "cross"), ("distilled", "ring")):
+        points, labels = getattr(plane, kind) or (np.zeros((0, 2)), np.zeros(0, int))
+        for color, label in enumerate(shown):
+            mine = points[labels == label]
+            if len(mine):
+                x, y = mine.T.tolist()
+                groups.append(charts.Curve(kind, color, x, y, mark=mark, line=False))
+    axes = [f"component {i + 1} ({_percent(s)} %)" for i, s in enumerate(plane.shares)]
+    return {
+        "arm": plane.arm,
+        "chart": charts.cloud(groups, x_label=axes[0], y_label=axes[1]),
+        "classes": [names[k] if names else str(k) for k in shown],
+        "of": len(known),
+        "kinds": list(dict.fromkeys(group.name for group in groups)),
+    }

@@ -1,0 +1,229 @@
+"""The pipeline in memory, one call a stage: for a notebook, and to read.
+
+The programs of `launch/` do the same with files, progress, resumption and the
+comparison with baselines; here are the calls they are made of, in their order.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from ddjax import (
+    data,
+    loop,
+    methods,
+    metrics,
+    optimizers,
+    parallel,
+    recover,
+    selection,
+    squeeze,
+    stats,
+    student,
+    training,
+)
+from ddjax.models import Network
+from ddjax.types import Context, Dataset, DistilledSet
+
+__all__ = ["choose", "distill", "evaluate", "teach"]
+
+_PLAIN = data.augment.CropFlipRoll((1.0, 1.0), False, 0)
+
+
+def teach(
+    key: jax.Array,
+    network: Network,
+    train: Dataset,
+    recipe: squeeze.Recipe,
+    observe: Callable | None = None,
+) -> dict:
+    """Trains a teacher.
+
+    Args:
+      key: consumed.
+      network: see `models.create`.
+      train: real images, in memory.
+      recipe: numbers only.
+      observe: see `loop.run`.
+
+    Returns:
+      Its variables, {"params", "batch_stats"}.
+    """
+    key_init, key_train = jax.random.split(key)
+    count = len(train.labels)
+    state = loop.run(
+        squeeze.make_step(network, recipe, count),
+        squeeze.init(key_init, network, recipe, count),
+        (train.images, train.labels),
+        key_train,
+        range(squeeze.num_steps(recipe, count)),
+        observe=observe,
+    )
+    return training.variables(state)
+
+
+def distill(
+    key: jax.Array,
+    network: Network,
+    teacher: dict,
+    train: Dataset,
+    ipc: int,
+    *,
+    method: str = "wmdd",
+    start: str = "real",
+    num_steps: int = 500,
+    learning_rate: float = 0.1,
+    batch_size: int = 100,
+    augment: Callable = _PLAIN,
+    observe: Callable | None = None,
+    **options,
+) -> DistilledSet:
+    """Distils a few images per class.
+
+    Args:
+      key: consumed.
+      network: of the teacher.
+      teacher: its variables.
+      train: real images, class-major.
+      ipc: images per class.
+      method: a module of `ddjax.methods`.
+      start: "real", the training image nearest to each atom of the class's barycenter;
+        or "noise", as the papers do.
+      num_steps: optimiser steps for each chunk of images.
+      learning_rate: of Adam, in normalised pixels; cosine to 0.
+      batch_size: images a device takes at a time, at most.
+      augment: how a step looks at the images; as they are by default.
+      observe: see `loop.run`.
+      **options: of the method's loss, such as `bn_weight`.
+
+    Returns:
+      DistilledSet, class-major, with uint8 images, as programs store and evaluate it.
+
+    Raises:
+      ValueError: unknown method, start or option; or a class has fewer images.
+    """
+    if start not in ("real", "noise"):
+        raise ValueError(f"unknown start {start!r}; known: real, noise.")
+    info = train.info
+    stats.check_ipc(ipc, info, stats.class_counts(train))
+    chosen = methods.create(
+        method,
+        network.apply,
+        optimizers.pixel_adam(learning_rate, num_steps, info.std),
+        num_steps=num_steps,
+        augment=augment,
+        options=tuple(sorted(options.items())),
+    )
+    key_atoms, key_start, key_steps = jax.random.split(key, 3)
+    features, seen = stats.collect(network.apply, teacher, train)
+    atoms = stats.barycenters(key_atoms, features, train, ipc)
+    rows = recover.nearest(train, features, atoms.points) if start == "real" else None
+    matched = "barycenter" in chosen.requires
+    per_class = "class_stats" in chosen.requires
+
+    def goals(places):
+        if rows is None:
+            images = recover.noise(key_start, places, info)
+        else:
+            images = train.images[rows[places]] / np.float32(255)
+        return recover.targets(
+            places,
+            images,
+            ipc,
+            barycenter=atoms if matched else None,
+            class_stats=seen if per_class else None,
+        )
+
+    layout = "classes" if matched or per_class else "images"
+    made = recover.recover(
+        key_steps,
+        chosen,
+        Context(teacher=teacher),
+        goals,
+        recover.chunks(info.num_classes, ipc, batch_size, layout),
+        num_steps,
+        observe=observe,
+    )
+    return made._replace(images=np.rint(made.images * 255).astype(np.uint8))
+
+
+def choose(
+    name: str, network: Network, teacher: dict, train: Dataset, ipc: int, seed: int = 0
+) -> DistilledSet:
+    """Real images instead, chosen class by class in the teacher's feature space.
+
+    Args:
+      name: of a baseline, see `selection.select`.
+      network: of the teacher.
+      teacher: its variables.
+      train: real images, class-major.
+      ipc: images per class.
+      seed: of the draw.
+
+    Raises:
+      ValueError: unknown baseline, or a class has fewer images.
+    """
+    features, _ = stats.collect(network.apply, teacher, train)
+    pick = functools.partial(selection.select, name, size=ipc)
+    rows = np.concatenate(
+        [
+            place.start + pick(features[place], seed=1000 * seed + k)
+            for k, place in enumerate(data.class_slices(train))
+        ]
+    )
+    weights = np.full(len(rows), 1 / ipc, np.float32)
+    return DistilledSet(train.images[rows], train.labels[rows], weights)
+
+
+def evaluate(
+    key: jax.Array,
+    network: Network,
+    distilled: DistilledSet,
+    test: Dataset,
+    recipe: student.Recipe,
+    *,
+    students: int = 3,
+    labels: str = "hard",
+    teacher: dict | None = None,
+    teacher_fn: Callable | None = None,
+) -> np.ndarray:
+    """Trains fresh students on a distilled set and scores them after the last epoch.
+
+    Args:
+      key: consumed.
+      network: of the students.
+      distilled: uint8 images.
+      test: real images that nobody trained on or chose anything by.
+      recipe: see `recipes.create`.
+      students: how many; they differ in their initial parameters alone.
+      labels: "hard", or "online": the teacher labels every view anew.
+      teacher: its variables, for "online".
+      teacher_fn: its `apply`, for "online".
+
+    Returns:
+      [students] top-1 accuracies in [0, 1]; see `metrics.mean_and_std`.
+
+    Raises:
+      ValueError: labels that need a teacher, without one.
+    """
+    if labels != "hard" and (teacher is None or teacher_fn is None):
+        raise ValueError(f"labels {labels!r} need teacher and teacher_fn.")
+    key_views, key_students = jax.random.split(key)
+    keys = jax.random.split(key_students, students)
+    trained = []
+    for group in parallel.groups(students):
+        trained += student.train(
+            keys[np.array(group)],
+            network,
+            recipe,
+            distilled,
+            key_views,
+            labels=labels,
+            soft=() if teacher is None else teacher,
+            teacher_fn=teacher_fn,
+        )
+    return np.array(
+        [metrics.accuracy(network.apply, v, test.images, test.labels) for v in trained]
+    )

@@ -1,0 +1,186 @@
+"""Quality: what distilled images are like, whatever students make of them."""
+
+import hashlib
+import io
+import math
+
+import jax
+import numpy as np
+
+from ddjax import ot
+
+__all__ = [
+    "copies",
+    "nearest",
+    "png_bytes",
+    "real_nearest",
+    "redundancy",
+    "wasserstein",
+]
+
+
+def redundancy(features: np.ndarray, labels: np.ndarray) -> float:
+    """How much alike the images of a class are.
+
+    Args:
+      features: [N, D].
+      labels: [N] integers.
+
+    Returns:
+      The mean cosine similarity of two different images of one class, in [-1, 1]: over
+      its pairs, then over the classes. NaN where no class has two images.
+    """
+    features, labels = np.asarray(features, np.float64), np.asarray(labels)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    features = features / np.maximum(length, np.finfo(np.float64).tiny)
+    means = []
+    for k in np.unique(labels):
+        mine = features[labels == k]
+        n = len(mine)
+        if n > 1:
+            alike = np.sum(mine.sum(0) ** 2) - np.sum(mine**2)  # of ordered pairs
+            means.append(alike / (n * (n - 1)))
+    return float(np.mean(means)) if means else math.nan
+
+
+def nearest(
+    points, others, *, leave_out: np.ndarray | None = None, batch_size: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of the others to each point, and how far it is.
+
+    A batch of the others against a batch of the points at a time. Pixels are those of
+    the unit interval, so distances of images are in units of the brightest pixel.
+
+    Args:
+      points: [n, ...], features, or images as uint8.
+      others: [N, ...], of the same kind; images may be `data.Records`.
+      leave_out: [n], for each point a row of the others that does not count: itself.
+      batch_size: rows of both at a time.
+
+    Returns:
+      (rows [n] int32 of the others, Euclidean distances [n] float64).
+    """
+    count = len(points)
+    least, rows = np.full(count, np.inf), np.zeros(count, np.int32)
+    for first in range(0, len(others), batch_size):
+        block = _flat(others[first : first + batch_size])
+        for start in range(0, count, batch_size):
+            mine = slice(start, min(start + batch_size, count))
+            squares = np.array(_squares(block, _flat(points[mine])))  # [block, mine]
+            if leave_out is not None:
+                hidden = np.asarray(leave_out[mine]) - first
+                inside = (hidden >= 0) & (hidden < len(block))
+                squares[hidden[inside], np.flatnonzero(inside)] = np.inf
+            found = squares.argmin(0)
+            value = squares[found, np.arange(len(found))]
+            nearer = value < least[mine]
+            least[mine] = np.where(nearer, value, least[mine])
+            rows[mine] = np.where(nearer, first + found, rows[mine])
+    return rows, _distances(points, others, rows, batch_size)
+
+
+@jax.jit
+def _squares(x, y):
+    return ot.squared_euclidean(x, y)
+
+
+def _distances(points, others, rows, batch_size) -> np.ndarray:
+    """[n], from differences: expanded squares do not tell a copy from a neighbour."""
+    found = []
+    for start in range(0, len(points), batch_size):
+        mine = slice(start, start + batch_size)
+        x, y = _flat(points[mine]), _flat(others[rows[mine]])
+        found.append(np.linalg.norm(x.astype(np.float64) - y, axis=1))
+    return np.concatenate(found)
+
+
+def _flat(rows) -> np.ndarray:
+    """[n, D] float32, pixels in [0, 1]."""
+    rows = np.asarray(rows)
+    scale = np.float32(255 if rows.dtype == np.uint8 else 1)
+    return rows.reshape(len(rows), -1).astype(np.float32) / scale
+
+
+def real_nearest(
+    others, *, size: int = 1000, seed: int = 0, batch_size: int = 1000
+) -> np.ndarray:
+    """How far real images are from the nearest other one: what to hold `nearest` to.
+
+    Args:
+      others: [N, ...], as `nearest` takes them.
+      size: of the sample they are taken for.
+      seed: draws the sample.
+      batch_size: see `nearest`.
+
+    Returns:
+      [min(size, N)] float64.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(others))[:size]
+    sample = np.sort(drawn)
+    return nearest(others[sample], others, leave_out=sample, batch_size=batch_size)[1]
+
+
+def copies(images: np.ndarray, others, *, batch_size: int = 1000) -> np.ndarray:
+    """Which images are, byte for byte, among the others.
+
+    Args:
+      images: [n, H, W, ch] uint8.
+      others: [N, H, W, ch] uint8, or `data.Records`.
+      batch_size: rows of the others at a time.
+
+    Returns:
+      [n] bool.
+    """
+    wanted, seen = [_digest(image) for image in np.asarray(images)], set()
+    for start in range(0, len(others), batch_size):
+        seen |= {_digest(image) for image in others[start : start + batch_size]}
+    return np.array([digest in seen for digest in wanted], bool)
+
+
+def _digest(image) -> bytes:
+    pixels = np.ascontiguousarray(image)
+    shape = repr((pixels.shape, str(pixels.dtype))).encode()
+    return hashlib.blake2b(shape + pixels.tobytes(), digest_size=16).digest()
+
+
+def wasserstein(real, real_labels, features, labels, weights) -> float:
+    """W2 between the features of real and of distilled images, the mean over classes.
+
+    Args:
+      real: [N, D], of the real images, which weigh the same.
+      real_labels: [N] integers.
+      features: [n, D], of the distilled images.
+      labels: [n] integers.
+      weights: [n] masses within a class, of any sum.
+
+    Returns:
+      The mean over the distilled classes of the root of the least mean squared
+      distance (exact transport), in units of the features.
+
+    Raises:
+      ValueError: a class without real images.
+    """
+    real, features = np.asarray(real, np.float32), np.asarray(features, np.float32)
+    distances = []
+    for k in np.unique(labels):
+        x, y = real[np.asarray(real_labels) == k], features[labels == k]
+        if not len(x):
+            raise ValueError(f"no real image has the label {k} of distilled ones.")
+        mass = np.full(len(x), 1 / len(x), np.float32)
+        weight = np.asarray(weights, np.float32)[labels == k]
+        cost = ot.lp(_squares(x, y), mass, weight / weight.sum()).cost
+        distances.append(math.sqrt(cost))
+    return float(np.mean(distances))
+
+
+def png_bytes(images: np.ndarray) -> int:
+    """Bytes of all images [N, H, W, ch] uint8 as PNG files, which lose nothing."""
+    from PIL import Image  # slow to import
+
+    total = 0
+    for image in np.asarray(images):
+        file = io.BytesIO()
+        pixels = image[..., 0] if image.shape[-1] == 1 else image
+        Image.fromarray(pixels).save(file, "png", optimize=True)
+        total += file.tell()
+    return total

@@ -1,0 +1,133 @@
+"""What is compared: our arms, the baselines, imported sets, and two bounds.
+
+Bounds are students on the whole data, and on random real images with hard labels that
+take as many bytes as our images with their soft labels: whoever may keep 600 kB of
+labels may keep 600 kB of images instead.
+"""
+
+import itertools
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ddjax import checkpoint, export, selection, stats
+from ddjax.types import DistilledSet
+from launch import arms, recover, relabel
+
+WHOLE = "whole data"
+EQUAL = "random, as many bytes"
+
+
+class Entry(NamedTuple):
+    """A set of images, and how its students are trained."""
+
+    distilled: recover.Distilled
+    seed: int  # of the set
+    epochs: int | None = None  # None for the recipe's
+
+
+def entries(config, workdir, teacher, seen) -> Iterator[Entry]:
+    """Every set whose students are trained with all kinds of labels."""
+    section, sets = config.evaluate, range(config.recover.sets)
+    compared = dict.fromkeys((*section.against, arms.ours(config)))
+    for ipc, arm, seed in itertools.product(config.recover.ipc, compared, sets):
+        yield Entry(recover.make(config, workdir, teacher, seen, arm, ipc, seed), seed)
+    for path in section.sets:
+        taken = imported(path, teacher.train.info)
+        ipc = taken.record["ipc"]
+        yield from (Entry(taken, seed) for seed in sets)
+        if ipc not in config.recover.ipc:  # baselines beside it all the same
+            for arm, seed in itertools.product(compared, sets):
+                if "/" not in arm:
+                    found = recover.make(config, workdir, teacher, seen, arm, ipc, seed)
+                    yield Entry(found, seed)
+    if section.whole_epochs:
+        whole = _whole(teacher)
+        yield from (Entry(whole, seed, section.whole_epochs) for seed in sets)
+
+
+def equal_bytes(config, workdir, teacher, seen, entry, labels, recipe) -> Entry | None:
+    """Random real images with hard labels, in the bytes of a set with its labels.
+
+    Args:
+      config: of the experiment.
+      workdir: where artifacts are.
+      teacher: teachers.Teacher.
+      seen: stats.Stats.
+      entry: one of ours.
+      labels: the kind of labels whose bytes are spent.
+      recipe: student.Recipe, of which "stored" labels take their number.
+
+    Returns:
+      None for hard labels, where the baseline "random" is this already, and where
+      students on the whole data are not trained: these cost as much.
+    """
+    if labels == "hard" or not config.evaluate.whole_epochs:
+        return None
+    info, ours = teacher.train.info, entry.distilled
+    needed = ours.record["image_bytes"] + sum(
+        relabel.sizes(labels, recipe, teacher, ours)
+    )
+    each = math.prod(info.shape) + (1 if info.num_classes <= 256 else 2)
+    ipc = min(needed // (each * info.num_classes), *stats.class_counts(teacher.train))
+    found = recover.make(config, workdir, teacher, seen, "random", int(ipc), entry.seed)
+    record = {**found.record, "arm": EQUAL, "ipc": ours.record["ipc"]}
+    return Entry(
+        found._replace(record=record), entry.seed, config.evaluate.whole_epochs
+    )
+
+
+def imported(path: str, info) -> recover.Distilled:
+    """A distilled set from elsewhere, as an arm by the name of its folder.
+
+    Raises:
+      ValueError: it is none, or its classes, their order, or the size of its images
+        are not those of the data.
+    """
+    stored = export.load_distilled(path)
+    if stored.info.classes != info.classes:
+        raise ValueError(
+            f"{path} has the classes {_some(stored.info.classes)} and {info.name} "
+            f"{_some(info.classes)}: students would be scored on other classes than "
+            "they learnt. Import it again with --classes in the data's order."
+        )
+    if stored.info.shape != info.shape:
+        raise ValueError(
+            f"the images of {path} are {stored.info.shape} and those of {info.name} "
+            f"{info.shape}; set data.size to the set's."
+        )
+    counts = np.bincount(stored.labels, minlength=info.num_classes)
+    images = DistilledSet(stored.images, stored.labels, stored.weights)
+    record = {
+        "arm": pathlib.Path(path).name,
+        "ipc": int(counts.max()),
+        "image_bytes": int(stored.images.nbytes),
+        "from": str(path),
+    }
+    pixels = np.ascontiguousarray(stored.images)
+    identity = checkpoint.digest(pixels, stored.labels, stored.weights)
+    return recover.Distilled(images, identity, record)
+
+
+def is_baseline(arm: str) -> bool:
+    """Whether an arm is made of real images."""
+    return arm in selection.names() or arm in (WHOLE, EQUAL)
+
+
+def _some(classes) -> str:
+    shown = ", ".join(classes[:3])
+    return f"{shown} ... ({len(classes)})" if len(classes) > 3 else shown
+
+
+def _whole(teacher) -> recover.Distilled:
+    """All training images, as if they had been distilled."""
+    train = teacher.train
+    weights = np.ones(len(train.labels), np.float32)
+    record = {"arm": WHOLE, "ipc": 0, "image_bytes": int(train.images.nbytes)}
+    identity = checkpoint.fingerprint(train.info.name, teacher.hash)
+    return recover.Distilled(
+        DistilledSet(train.images, train.labels, weights), identity, record
+    )

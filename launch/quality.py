@@ -1,0 +1,134 @@
+"""Looks at distilled images without training on them.
+
+Makes <workdir>/quality/<arm>-ipc<m>-seed<s>-<hash>/: how alike the images of a class
+are, how far they are from real ones, in pixels and to the teacher, whether any is a
+copy, and the real neighbours that a report shows beside them. What real images give is
+measured once, in <workdir>/stats/neighbours-<hash>/.
+"""
+
+import math
+import time
+
+import jax
+import numpy as np
+from absl import logging
+
+from ddjax import checkpoint, data, quality, stats
+
+_SAMPLE = 1000  # real images whose nearest others are looked for
+_SHOWN = 10  # neighbours kept of each class
+
+
+def measure(config, workdir, teacher, seen, distilled) -> dict:
+    """The record of a distilled set; loaded or made.
+
+    Args:
+      config: of the experiment.
+      workdir: where artifacts are.
+      teacher: teachers.Teacher, whose features are compared.
+      seen: stats.Stats, those of the real images.
+      distilled: recover.Distilled, by a method, a baseline or an import.
+
+    Returns:
+      Plain values. Distances are means over the images; "redundancy" is None where no
+      class has two images.
+    """
+    told = distilled.record
+    made_from = {
+        "version": 1,
+        "images": distilled.hash,
+        "stats": seen.hash,
+        "test": data.fingerprint(teacher.test),
+    }
+    name = f"{told['arm']}-ipc{told['ipc']}-seed{told.get('seed', 0)}"
+    name = name.replace("/", "-").replace(" ", "-")
+    stage = checkpoint.Stage(workdir, "quality", name, made_from)
+    if not stage.complete:
+        real = _real(config, workdir, teacher, seen)
+        began = time.monotonic()
+        arrays, record = _measure(teacher, seen, distilled)
+        cost = {"seconds": time.monotonic() - began}
+        stage.finish(arrays, {**record, **real, **cost})
+    record = stage.record()
+    if record["test_copies"]:
+        logging.warning(
+            "%d of the %d images of %s are images of the test set: scores of students "
+            "trained on them say nothing.",
+            record["test_copies"],
+            record["num_images"],
+            name,
+        )
+    return record
+
+
+def _measure(teacher, seen, distilled):
+    """Arrays and record of one set."""
+    train, chosen = teacher.train, distilled.images
+    images, labels = np.asarray(chosen.images), np.asarray(chosen.labels)
+    features = _features(teacher, images)
+    neighbour, pixels = quality.nearest(images, train.images)
+    _, depth = quality.nearest(features, seen.features)
+    shown = _first(labels, _SHOWN)
+    arrays = {
+        "features": features,
+        "neighbour": neighbour,
+        "neighbour_rows": shown,
+        "neighbour_images": train.images[neighbour[shown]],
+    }
+    alike = quality.redundancy(features, labels)
+    record = {
+        "arm": distilled.record["arm"],
+        "ipc": distilled.record["ipc"],
+        "set": distilled.record.get("seed", 0),
+        "images": distilled.hash,
+        "num_images": len(images),
+        "redundancy": None if math.isnan(alike) else alike,
+        "nearest_pixels": float(np.mean(pixels)),
+        "nearest_features": float(np.mean(depth)),
+        "copies": int(quality.copies(images, train.images).sum()),
+        "test_copies": int(quality.copies(images, teacher.test.images).sum()),
+        "w2": quality.wasserstein(
+            seen.features, train.labels, features, labels, chosen.weights
+        ),
+        "png_bytes": quality.png_bytes(images),
+    }
+    return arrays, record
+
+
+def _features(teacher, images) -> np.ndarray:
+    """[N, D] float32, by the program that made those of the real images."""
+    report = stats.make_reporter(teacher.network.apply)
+    variables, parts, batch_size = jax.device_put(teacher.variables), [], 100
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+        found, _ = report(variables, np.pad(batch, padding))
+        parts.append(np.asarray(found, np.float32)[: len(batch)])
+    return np.concatenate(parts)
+
+
+def _first(labels, count) -> np.ndarray:
+    """Rows of the first `count` images of every class."""
+    rows = [np.flatnonzero(labels == k)[:count] for k in np.unique(labels)]
+    return np.concatenate(rows).astype(np.int32)
+
+
+def _real(config, workdir, teacher, seen) -> dict:
+    """What `nearest` gives for real images: a set nearer than this has copied."""
+    made_from = {
+        "version": 1,
+        "stats": seen.hash,
+        "seed": config.seed,
+        "sample": _SAMPLE,
+    }
+    stage = checkpoint.Stage(workdir, "stats", "neighbours", made_from)
+    if not stage.complete:
+        began = time.monotonic()
+        options = {"size": _SAMPLE, "seed": config.seed}
+        found = {
+            "pixels": quality.real_nearest(teacher.train.images, **options),
+            "features": quality.real_nearest(seen.features, **options),
+        }
+        stage.finish(found, {"seconds": time.monotonic() - began})
+    means = {name: float(np.mean(found)) for name, found in stage.load().items()}
+    return {f"real_nearest_{name}": mean for name, mean in means.items()}
