@@ -8,7 +8,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command
+from launch import command, history
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -22,6 +22,11 @@ _WORKDIR = flags.DEFINE_string(
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print what the config takes (shapes, memory, time), and stop."
+)
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard",
+    False,
+    "Write the losses for TensorBoard too, in each stage's folder.",
 )
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
 
@@ -40,6 +45,8 @@ def main(run: Callable, *, positional: bool = False) -> None:
 
     def program(*arguments):
         enable_compile_cache()
+        if _TENSORBOARD.value:
+            history.enable_tensorboard()
         if _DRY_RUN.value:
             from launch import plan  # which imports the programs
 
@@ -49,7 +56,7 @@ def main(run: Callable, *, positional: bool = False) -> None:
 
     command.main(
         program,
-        ("config", "workdir", "dry_run"),
+        ("config", "workdir", "dry_run", "tensorboard"),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,

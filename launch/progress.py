@@ -1,17 +1,18 @@
 """Progress of a loop: the bar, the history of the losses, saves, and the NaN check."""
 
-import json
 import sys
 import time
 
 import jax
 import numpy as np
 import tqdm
+from absl import logging
 
-from ddjax import checkpoint
+from launch.history import History
 
 _ROWS = 1000  # of a history, whatever the length of the run
 _LOOK_EVERY_S = 0.5  # how often to wait for the device, to look at its numbers
+_SAY_EVERY_S = 600  # how often the log tells of a loop that has no bar
 _FORMAT = (
     "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} "
     "[{elapsed}<{remaining}, {pace}{postfix}]"
@@ -29,8 +30,53 @@ class _Bar(tqdm.tqdm):
         return {**shown, "pace": pace}
 
 
+class _Lines:
+    """A bar's stand-in where nobody watches: a line in the log every ten minutes."""
+
+    def __init__(self, title, total, done, unit):
+        self.n, self._initial, self._total = done, done, total
+        self._title, self._unit, self._terms = title, unit, {}
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def update(self, steps: int = 1) -> None:
+        self.n += steps
+        if time.monotonic() - self._said > _SAY_EVERY_S:
+            self._said = time.monotonic()
+            logging.info("%s", str(self))  # as it is now
+
+    def set_description(self, title) -> None:
+        self._title = title
+
+    def set_postfix(self, terms, refresh=False) -> None:
+        del refresh
+        self._terms = terms
+
+    def close(self) -> None:
+        pass
+
+    def __str__(self):
+        made, left = self.n - self._initial, self._total - self.n
+        terms = "".join(f", {name} {value}" for name, value in self._terms.items())
+        text = f"{self._title}: {self._unit} {self.n:,} of {self._total:,}{terms}"
+        if made <= 0:
+            return f"{text}."
+        seconds = (time.monotonic() - self._began) / made * left
+        return f"{text}; {tqdm.tqdm.format_interval(seconds)} left."
+
+
 def bar(title: str, total: int, done: int = 0, unit: str = "step"):
-    """A progress bar with seconds per step (or steps a second) and the time left."""
+    """A progress bar with seconds per step (or steps a second) and the time left.
+
+    Where the output is no terminal, it is silent but for a line every ten minutes.
+    """
+    if not sys.stderr.isatty():
+        return _Lines(title, total, done, unit)
     return _Bar(
         total=total,
         initial=done,
@@ -38,8 +84,6 @@ def bar(title: str, total: int, done: int = 0, unit: str = "step"):
         unit=unit,
         bar_format=_FORMAT,
         dynamic_ncols=True,
-        # A line now and then where the output is a file.
-        mininterval=0.1 if sys.stderr.isatty() else 20,
     )
 
 
@@ -65,15 +109,16 @@ class Monitor:
           done: steps already made; their history is taken back from the stage.
           save_every_s: seconds between two saves.
         """
-        self.history = []
         self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
         self._stride, self._total, self._done = max(1, total // _ROWS), total, done
         self._pending, self._kept = [], done
         self._looked = self._saved = time.monotonic()
-        path = stage.folder / "history.json"
-        if done and path.exists():
-            rows = json.loads(path.read_text())
-            self.history = [row for row in rows if row["step"] <= done]
+        self._history = History(stage.folder, done)
+
+    @property
+    def history(self) -> list[dict]:
+        """Rows with "step" and the losses, a thousand or so of the whole loop."""
+        return self._history.rows
 
     def __call__(self, done: int, state, metrics) -> None:
         self._pending.append(metrics)
@@ -86,7 +131,7 @@ class Monitor:
             self.look()
             # A step of finite loss can still spoil the state: the next loss tells.
             if is_finite(state):
-                self.write_history()  # first: rows beyond the state are dropped
+                self._history.sync()  # first: a state without its rows leaves a gap
                 self._stage.save(done, state)
                 self._kept = done
             self._saved = now
@@ -112,22 +157,24 @@ class Monitor:
             )
             for name in reports[0]
         }
-        first = self._done - len(terms["loss"]) + 1
+        first, rows = self._done - len(terms["loss"]) + 1, []
         for offset, values in enumerate(zip(*terms.values())):
             step = first + offset
             if not np.all(np.isfinite(values)):
+                self._history.append(rows)
                 shown = ", ".join(f"{k} {v:.3g}" for k, v in zip(terms, values))
                 raise ValueError(
                     f"the loss is not finite at step {step} ({shown}). {self._advice()}"
                 )
             if step % self._stride == 0 or step == 1:
                 row = {name: round(float(v), 6) for name, v in zip(terms, values)}
-                self.history.append({"step": step, **row})
+                rows.append({"step": step, **row})
+        self._history.append(rows)
         latest = {name: f"{values[-1]:.4g}" for name, values in terms.items()}
         self._bar.set_postfix(latest, refresh=False)
 
     def finish(self, result) -> None:
-        """Looks a last time, also at what came out, and writes the history.
+        """Looks a last time, also at what came out.
 
         Raises:
           ValueError: the last loss or a number of `result` is not finite.
@@ -137,7 +184,8 @@ class Monitor:
             raise ValueError(
                 f"the result of step {self._done} is not finite. {self._advice()}"
             )
-        self.write_history()
+        self._history.sync()
+        self._history.close()
 
     def _advice(self) -> str:
         kept = "No state was saved yet"
@@ -147,9 +195,3 @@ class Monitor:
             f"{kept} in {self._stage.folder} (see save_every_s); lower the learning "
             "rate, or look at the data."
         )
-
-    def write_history(self) -> None:
-        """Writes the losses to history.json in the stage's folder."""
-        text = json.dumps(self.history).encode()
-        path = self._stage.folder / "history.json"
-        checkpoint.write_atomically(path, lambda file: file.write(text))

@@ -5,7 +5,7 @@
 
 Makes <workdir>/recover/<method>-<start>-ipc<m>-seed<s>-<hash>/, for every ipc and seed
 of the config: the images as uint8 with labels and weights (artifact.npz), the losses
-(history.json, curves.png), a picture of them beside real ones (grid.png), and the card
+(metrics.jsonl, curves.png), a picture of them beside real ones (grid.png), and the card
 of the set (README.md).
 """
 

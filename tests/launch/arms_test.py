@@ -1,11 +1,11 @@
 """Arms and the sections that say how they recover."""
 
-import json
-
+import numpy as np
 import pytest
 
 from configs import default
-from launch import arms, recover
+from ddjax.types import DataInfo
+from launch import arms, history, recover
 
 
 def test_an_arm_is_a_method_with_a_start_or_a_baseline():
@@ -31,6 +31,15 @@ def test_a_section_that_is_missing_or_short_is_refused():
         arms.section(config, "wmdd")
 
 
+def test_rded_needs_four_images_for_each_large_one():
+    config = default.get_config("quick")
+    config.recover.ipc, config.evaluate.against = (1, 2), ("rded",)
+    info = DataInfo("large", ("a", "b"), (66, 66, 3), (0.5,) * 3, (0.2,) * 3)
+    arms.check_with(config, info, np.array([8, 9]), streamed=False)
+    with pytest.raises(ValueError, match="for each of its 2, and class 'a' has 7"):
+        arms.check_with(config, info, np.array([7, 9]), streamed=False)
+
+
 class TestTeachersWithoutBatchNorm:
     def config(self, **model):
         config = default.get_config("quick")
@@ -43,16 +52,16 @@ class TestTeachersWithoutBatchNorm:
             (distilled,) = recover.run(config, tmp_path)
         assert "vit_tiny has no BatchNorm: matched are" in caplog.text
         assert "what its 3 other normalisations read" in caplog.text
-        (history,) = tmp_path.glob("recover/*/history.json")
-        assert json.loads(history.read_text())[-1]["batch_norm"] > 0
+        (folder,) = tmp_path.glob("recover/*")
+        assert history.read(folder)[-1]["batch_norm"] > 0
         assert distilled.images.images.shape == (20, 8, 8, 1)
 
     def test_instance_norm_leaves_nothing_to_match(self, tmp_path, caplog):
         config = self.config(name="convnet", width=4, depth=2, norm="instance")
         recover.run(config, tmp_path)
         assert "convnet reports no statistics" in caplog.text
-        (history,) = tmp_path.glob("recover/*/history.json")
-        assert set(json.loads(history.read_text())[-1]) == {
+        (folder,) = tmp_path.glob("recover/*")
+        assert set(history.read(folder)[-1]) == {
             "step",
             "loss",
             "feature",

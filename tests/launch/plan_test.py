@@ -1,13 +1,11 @@
 """The plan of a config against what a run of it then takes."""
 
-import json
-
 import numpy as np
 import pytest
 
 from configs import default, wmdd_imagenet1k
 from ddjax import checkpoint
-from launch import costs, evaluate, inputs, plan
+from launch import costs, evaluate, history, inputs, plan
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +33,8 @@ def workdir(config, tmp_path_factory):
 
 def steps_made(workdir, stage, pattern="*"):
     """Of all loops of a stage, from their histories."""
-    histories = workdir.glob(f"{stage}/{pattern}/history.json")
-    return sum(json.loads(path.read_text())[-1]["step"] for path in histories)
+    histories = workdir.glob(f"{stage}/{pattern}/metrics.jsonl")
+    return sum(history.read(path.parent)[-1]["step"] for path in histories)
 
 
 def bytes_left(workdir, stage, array, pattern="*"):

@@ -21,6 +21,7 @@ from ddjax import checkpoint, loop
 from ddjax import relabel as labels
 from ddjax import stats as statistics
 from launch import evaluate, progress, recover, report, squeeze, stats
+from launch import history as losses
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("squeeze", "stats", "recover", "relabel", "evaluate")
@@ -72,7 +73,7 @@ def states(folder):
 
 def history(workdir, stage):
     """The losses of the one folder of a stage."""
-    return json.loads((only(workdir, stage) / "history.json").read_text())
+    return losses.read(only(workdir, stage))
 
 
 def only(workdir, stage):
@@ -235,7 +236,7 @@ class TestFinished:
     def test_leftovers_of_a_killed_write_are_removed(self, tmp_path):
         """A file that was being written when its process was killed."""
         stage = checkpoint.Stage(tmp_path, "squeeze", "teacher", {})
-        (stage.folder / ".history.json.1").touch()
+        (stage.folder / ".metrics.jsonl.1").touch()
         stage.finish({"x": np.zeros(1)}, {})
         assert list(stage.folder.glob(".*")) == []
 
@@ -405,7 +406,8 @@ class TestWaves:
         monkeypatch.setattr(recover.parallel, "device_count", lambda: before)
         with stopped_after(last):  # the first step of the last wave
             recover.run(config, stopped)
-        until(lambda: last in states(only(stopped, "recover")))
+        # The one before these two is removed in the background.
+        until(lambda: states(only(stopped, "recover")) == [last - 1, last])
         monkeypatch.setattr(recover.parallel, "device_count", lambda: after)
         recover.run(config, stopped)
         wanted = checkpoint.load(only(tmp_path / "whole", "recover"))
