@@ -14,6 +14,7 @@ import pathlib
 import re
 import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,7 +29,9 @@ __all__ = ["FORMS", "JSON", "NPZ", "PARQUET", "read_header", "set_name"]
 NPZ = "set.npz"
 PARQUET = pathlib.PurePosixPath("data", "train-00000-of-00001.parquet")
 JSON, _SOFT = "set.json", "soft_labels.npy"
-_DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+# What a damaged archive, array or text raises.
+_DAMAGED = (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError)
+_DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 
 class Form(NamedTuple):
@@ -54,13 +57,12 @@ def _write_folder(folder, stored):
 
 def _read_folder(folder):
     told = read_header(folder)
-    channels = told.get("shape", [0])[-1]
     try:
         paths = _paths(told["labels"], _file_names(told["classes"]))
         encoded = [(folder / path).read_bytes() for path in paths]
-    except (KeyError, TypeError, OSError) as error:
+    except (*_DAMAGED, AttributeError) as error:
         raise ValueError(f"{folder}: an image is missing ({error}).") from error
-    return _with_rest(folder, told, _decoded(encoded, channels, folder))
+    return _with_rest(folder, told, _decoded(encoded, _channels(told), folder))
 
 
 def _file_names(classes) -> list[str]:
@@ -211,8 +213,7 @@ def _read_parquet(folder):
         encoded = [row["bytes"] for row in column.to_pylist()]
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is missing or damaged: {error}.") from error
-    channels = told.get("shape", [0])[-1]
-    return _with_rest(folder, told, _decoded(encoded, channels, path))
+    return _with_rest(folder, told, _decoded(encoded, _channels(told), path))
 
 
 # What is not pixels ------------------------------------------------------------------
@@ -235,8 +236,14 @@ def read_header(folder) -> dict:
     try:
         told = json.loads(path.read_text())
         return {**told}
-    except (OSError, TypeError, ValueError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} is missing or damaged: {error}.") from error
+
+
+def _channels(told) -> int:
+    """Of the images, as the header says; 0 where it does not, which is refused."""
+    shape = told.get("shape")
+    return shape[-1] if isinstance(shape, list) and shape else 0
 
 
 def _with_rest(folder, told, images):

@@ -215,6 +215,21 @@ class TestRefused:
             ddjax.save_distilled(made()._replace(**change), tmp_path / "set")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("form", ["folder", "parquet", "tfds"])
+    def test_any_wrong_field_of_the_record(self, kept, form, tmp_path):
+        path = shutil.copytree(kept[form], tmp_path / "set") / "set.json"
+        told = json.loads(path.read_text())
+        needed = sorted(set(told) - {"format", "paths", "soft_labels"})
+        for key in needed:
+            for wrong in ("x", None, -1, [], [None], ["x"], {}, 1e999, [[1], 2]):
+                if (key, wrong) == ("about", {}):
+                    continue  # of a set nothing need be known
+                path.write_text(json.dumps(told | {key: wrong}))
+                with pytest.raises(ValueError) as caught:
+                    ddjax.load_distilled(path.parent)
+                    pytest.fail(f"{key} = {wrong}")
+                assert "\n" not in str(caught.value)
+
     def test_other_places(self, tmp_path):
         (tmp_path / "file").write_text("x")
         for path, told in ((tmp_path, "neither"), (tmp_path / "file", "is a file")):
