@@ -54,7 +54,7 @@ def load_distilled(path: str | os.PathLike) -> StoredSet:
     if (folder / forms.NPZ).exists():
         return forms.FORMS["npz"].read(folder)
     if (folder / forms.JSON).exists():
-        form = forms.read_header(folder).get("form")
+        form = str(forms.read_header(folder).get("form"))
         if form not in forms.FORMS:
             raise ValueError(
                 f"{folder}: unknown form {form!r}; known: {', '.join(FORMS)}."

@@ -30,7 +30,7 @@ NPZ = "set.npz"
 PARQUET = pathlib.PurePosixPath("data", "train-00000-of-00001.parquet")
 JSON, _SOFT = "set.json", "soft_labels.npy"
 # What a damaged archive, array or text raises.
-_DAMAGED = (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError)
+_DAMAGED = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
 _DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 
