@@ -60,7 +60,9 @@ def checked(stored: StoredSet, where: str) -> StoredSet:
     if not np.all(np.isfinite(weights)) or np.any(weights < 0):
         raise ValueError(f"{where}: a weight is negative or not finite.")
     _check_info(info, images.shape[1:], where)
-    order = np.argsort(labels, kind="stable")
+    # Most sets are sorted, and large ones should not be copied.
+    in_order = bool(np.all(labels[1:] >= labels[:-1]))
+    order = slice(None) if in_order else np.argsort(labels, kind="stable")
     if not _absent(soft):
         soft = np.asarray(soft, np.float16)
         if soft.shape != (count, classes) or not np.all(np.isfinite(soft)):

@@ -255,6 +255,26 @@ def test_unsorted_sets_become_class_major():
         assert weight == stored.weights[row]
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("a", "A", "b", "c", "d"),
+        ("set.json", "b", "README.md", "c", "d"),
+        tuple("%/:*."),
+    ],
+)
+def test_names_that_no_folder_should_have(classes, tmp_path):
+    stored = made(classes=classes)
+    path = ddjax.save_distilled(stored, tmp_path / "set", "folder")
+    assert_same(ddjax.load_distilled(path), stored)
+
+
+def test_plain_names_are_the_folders(tmp_path):
+    classes = ("n01440764", "great white shark", "Ö", "tench, Tinca", "x.y")
+    path = ddjax.save_distilled(made(classes=classes), tmp_path / "set", "folder")
+    assert {p.name for p in path.iterdir() if p.is_dir()} == set(classes)
+
+
 def test_the_file_of_the_npz_form_is_enough(kept, tmp_path):
     file = pathlib.Path(shutil.copy(kept["npz"] / "set.npz", tmp_path))
     assert_same(ddjax.load_distilled(file), made())

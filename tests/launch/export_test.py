@@ -12,6 +12,7 @@ from PIL import Image
 import ddjax
 from ddjax import data
 from ddjax.export import StoredSet
+from ddjax.types import DataInfo, Dataset
 from launch import export, import_set
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -109,6 +110,22 @@ class TestImport:
         assert (
             f"Clipped were {got.about['clipped']:,} values" in capsys.readouterr().out
         )
+
+    def test_a_whitened_set(self, names, tmp_path, monkeypatch):
+        train = np.load(FIXTURES / "public.npz")["train"].transpose(0, 2, 3, 1)
+        info = DataInfo("some", ("x", "a", "m"), (4, 4, 3), (0.1,) * 3, (0.9,) * 3)
+        known = Dataset(train, np.zeros(len(train), np.int32), info)
+        monkeypatch.setattr(data, "load", lambda name, **_: {"some": known}[name])
+        got = self.bring(
+            tmp_path,
+            source=str(FIXTURES / "whitened.pt"),
+            labels=str(FIXTURES / "labels_best.pt"),
+            classes=names,
+            mean=["0.5", "0.4", "0.3"],
+            std=["0.25", "0.2", "0.3"],
+            zca="some",
+        )
+        assert {x.tobytes() for x in got.images} == {x.tobytes() for x in train[:6]}
 
     def test_folders_of_a_known_data_set(self, tmp_path, capsys):
         for label in range(10):
