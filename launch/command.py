@@ -48,6 +48,25 @@ def main(
     app.run(program, flags_parser=lambda arguments: _parse(arguments, load, positional))
 
 
+def main_with(definitions, run: Callable, *, stopped: str) -> None:
+    """The same for a program whose flags are the arguments of its function.
+
+    They are defined now and not on import, since two programs may have flags of the
+    same name.
+
+    Args:
+      definitions: (absl's DEFINE function, name, its further arguments) of each flag.
+      run: called with the flags' values by name.
+      stopped: as in `main`.
+    """
+    found = {name: define(name, *more) for define, name, *more in definitions}
+
+    def program():
+        run(**{name: flag.value for name, flag in found.items()})
+
+    main(program, found, stopped=stopped)
+
+
 def _parse(arguments, load, positional):
     """Flags, with a mistake in them as a line instead of a traceback."""
     try:

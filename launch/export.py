@@ -13,21 +13,25 @@ from absl import flags
 from ddjax import export
 from launch import command
 
-_SET = flags.DEFINE_string(
-    "set", "", "The distilled set: a run's recover folder, or an exported one."
+_FLAGS = (
+    (
+        flags.DEFINE_string,
+        "set",
+        "",
+        "The distilled set: a run's recover folder, or an exported one.",
+    ),
+    (flags.DEFINE_string, "out", "", "The new folder."),
+    (flags.DEFINE_enum, "to", "npz", export.FORMS, "The form to write."),
 )
-_TO = flags.DEFINE_enum("to", "npz", export.FORMS, "The form to write.")
-_OUT = flags.DEFINE_string("out", "", "The new folder.")
 
 
-def main() -> None:
+def main(set: str, out: str, to: str) -> None:
     """Writes one set and says what is in it."""
-    for flag in (_SET, _OUT):
-        if not flag.value:
-            raise ValueError(f"no --{flag.name} given; see --help.")
-    stored = export.load_distilled(_SET.value)
-    folder = export.save_distilled(stored, _OUT.value, _TO.value)
-    print("\n".join(summary(stored, folder)))
+    for name, value in (("set", set), ("out", out)):
+        if not value:
+            raise ValueError(f"no --{name} given; see --help.")
+    stored = export.load_distilled(set)
+    print("\n".join(summary(stored, export.save_distilled(stored, out, to))))
 
 
 def summary(stored: export.StoredSet, folder) -> list[str]:
@@ -51,6 +55,4 @@ def summary(stored: export.StoredSet, folder) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.main(
-        main, ("set", "to", "out"), stopped="Nothing is left of the unfinished set."
-    )
+    command.main_with(_FLAGS, main, stopped="Nothing is left of the unfinished set.")

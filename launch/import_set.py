@@ -21,45 +21,63 @@ from ddjax.export import public
 from launch import command
 from launch.export import summary
 
-_SOURCE = flags.DEFINE_string("source", "", "The folder, or the .pt file of images.")
-_NAME = flags.DEFINE_string("name", "", "What the set is called.")
-_OUT = flags.DEFINE_string("out", "", "The new folder.")
-_TO = flags.DEFINE_enum("to", "npz", ("npz", "folder"), "The form to write.")
-_CLASSES = flags.DEFINE_string(
-    "classes", "", "A file of class names in label order, or a data set's name."
-)
-_MEAN = flags.DEFINE_list("mean", [], "The transform's, per channel of [0, 1].")
-_STD = flags.DEFINE_list("std", [], "Likewise.")
-_FOLDER = flags.DEFINE_string("folder", "", "Where prepared data sets are kept.")
-_SIZE = flags.DEFINE_integer(
-    "size", 0, "Of the images (and of the named data set); 0: as they are."
-)
-_OF_TENSORS = {
-    "labels": flags.DEFINE_string("labels", "", "The .pt file of the labels."),
-    "pixels": flags.DEFINE_enum(
+_FLAGS = (
+    (flags.DEFINE_string, "source", "", "The folder, or the .pt file of images."),
+    (flags.DEFINE_string, "name", "", "What the set is called."),
+    (flags.DEFINE_string, "out", "", "The new folder."),
+    (flags.DEFINE_enum, "to", "npz", ("npz", "folder"), "The form to write."),
+    (
+        flags.DEFINE_string,
+        "classes",
+        "",
+        "A file of class names in label order, or a data set's name.",
+    ),
+    (flags.DEFINE_list, "mean", [], "The transform's, per channel of [0, 1]."),
+    (flags.DEFINE_list, "std", [], "Likewise."),
+    (flags.DEFINE_string, "folder", "", "Where prepared data sets are kept."),
+    (
+        flags.DEFINE_integer,
+        "size",
+        0,
+        "Of the images in folders, and of the named data set; 0: as they are.",
+    ),
+    (flags.DEFINE_string, "labels", "", "The .pt file of the labels."),
+    (
+        flags.DEFINE_enum,
         "pixels",
         "normalised",
         ("normalised", "unit"),
-        "What the values are: normalised by --mean and --std, or in [0, 1].",
+        "What tensors hold: values normalised by --mean and --std, or in [0, 1].",
     ),
-    "zca": flags.DEFINE_string(
-        "zca", "", "The data set that the ZCA whitening was fitted on."
+    (
+        flags.DEFINE_string,
+        "zca",
+        "",
+        "The data set that the ZCA whitening of tensors was fitted on.",
     ),
-    "which": flags.DEFINE_integer("which", 0, "Of the sets in a file of several."),
-}
+    (flags.DEFINE_integer, "which", 0, "Of the sets in a file of several."),
+)
 
 
-def main() -> None:
-    """Brings one set in and says what is in it."""
-    for flag in (_SOURCE, _NAME, _OUT):
-        if not flag.value:
-            raise ValueError(f"no --{flag.name} given; see --help.")
-    source = pathlib.Path(_SOURCE.value)
-    if not source.exists():
-        raise ValueError(f"the source {source} does not exist.")
-    stored = _from_folders(source) if source.is_dir() else _from_tensors(source)
-    folder = export.save_distilled(stored, _OUT.value, _TO.value)
-    print("\n".join(summary(stored, folder)))
+def main(source: str, name: str, out: str, to: str, **options) -> None:
+    """Brings one set in and says what is in it.
+
+    Args:
+      source: the folder or file.
+      name: of the set.
+      out: the new folder.
+      to: its form.
+      **options: the other flags.
+    """
+    for flag, value in (("source", source), ("name", name), ("out", out)):
+        if not value:
+            raise ValueError(f"no --{flag} given; see --help.")
+    path = pathlib.Path(source)
+    if not path.exists():
+        raise ValueError(f"the source {path} does not exist.")
+    read = _from_folders if path.is_dir() else _from_tensors
+    stored = read(path, name, **options)
+    print("\n".join(summary(stored, export.save_distilled(stored, out, to))))
     if stored.about.get("clipped"):
         print(
             f"Clipped were {stored.about['clipped']:,} values outside [0, 1] "
@@ -68,60 +86,44 @@ def main() -> None:
         )
 
 
-def _from_folders(source):
-    for name, flag in _OF_TENSORS.items():
-        if flags.FLAGS[name].present:
-            raise ValueError(
-                f"--{flag.name} is for tensors, and {source} is a folder; leave it away."
-            )
-    told = _reference(_SIZE.value)
-    return public.from_folders(source, told, _NAME.value, size=_SIZE.value)
-
-
-def _from_tensors(source):
-    fitted_on = _OF_TENSORS["zca"].value
-    unit = _OF_TENSORS["pixels"].value == "unit"
-    if fitted_on and unit:
-        raise ValueError("--zca and --pixels=unit exclude one another.")
-    if not (fitted_on or unit or _MEAN.value):
+def _from_folders(path, name, *, labels, pixels, zca, which, **said):
+    if labels or zca or which or pixels == "unit":
         raise ValueError(
-            f"the transform is not known: {source} does not say how its values became "
+            f"--labels, --pixels, --zca and --which are for tensors, and {path} is a "
+            "folder; leave them away."
+        )
+    return public.from_folders(path, _reference(**said), name, size=said["size"])
+
+
+def _from_tensors(path, name, *, labels, pixels, zca, which, **said):
+    unit = pixels == "unit"
+    if zca and unit:
+        raise ValueError("--zca and --pixels=unit exclude one another.")
+    if not (zca or unit or said["mean"]):
+        raise ValueError(
+            f"the transform is not known: {path} does not say how its values became "
             "what they are. Say it with --mean and --std (such as "
             "--mean=0.4914,0.4822,0.4465 --std=0.2023,0.1994,0.2010), with --zca=NAME "
             "of the data set that was whitened, or with --pixels=unit."
         )
-    told = _reference(_SIZE.value)
-    whitened = None
-    if fitted_on:
-        whitened = data.load(fitted_on, folder=_FOLDER.value, size=_SIZE.value)
+    told, whitened = _reference(**said), None
+    if zca:
+        whitened = data.load(zca, folder=said["folder"], size=said["size"])
+    undo = "zca" if zca else "nothing" if unit else "normalisation"
     return public.from_tensors(
-        source,
-        told,
-        _NAME.value,
-        undo="zca" if fitted_on else "nothing" if unit else "normalisation",
-        labels=_OF_TENSORS["labels"].value,
-        which=_OF_TENSORS["which"].value,
-        whitened=whitened,
+        path, told, name, undo=undo, labels=labels, which=which, whitened=whitened
     )
 
 
-def _reference(size):
-    numbers = []
-    for flag in (_MEAN, _STD):
-        try:
-            numbers.append(tuple(float(number) for number in flag.value))
-        except ValueError as error:
-            raise ValueError(
-                f"--{flag.name}={','.join(flag.value)} are no numbers; expected one "
-                "for each channel, with commas."
-            ) from error
-    return public.reference(_CLASSES.value, *numbers, folder=_FOLDER.value, size=size)
+def _reference(classes, mean, std, folder, size):
+    try:
+        numbers = [tuple(map(float, values)) for values in (mean, std)]
+    except ValueError as error:
+        raise ValueError(
+            f"--mean and --std must be numbers with commas between them; {error}."
+        ) from error
+    return public.reference(classes, *numbers, folder=folder, size=size)
 
 
 if __name__ == "__main__":
-    command.main(
-        main,
-        ("source", "name", "out", "to", "classes", "mean", "std", "folder", "size")
-        + tuple(_OF_TENSORS),
-        stopped="Nothing is left of the unfinished set.",
-    )
+    command.main_with(_FLAGS, main, stopped="Nothing is left of the unfinished set.")

@@ -48,6 +48,7 @@ def test_one_step_of_quick(name, tmp_path):
     assert distilled.images.labels.tolist() == sorted(distilled.images.labels)
     (folder,) = (tmp_path / "recover").glob(f"{config.recover.method}-*")
     assert (folder / "grid.png").stat().st_size > 1000
+    assert "dataset-distillation" in (folder / "README.md").read_text()
     assert (folder / "curves.png").stat().st_size > 1000
 
 

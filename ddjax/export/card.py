@@ -124,12 +124,18 @@ def _source(stored, arm) -> str:
         if key not in ("arm", "method", "seed", "made_from", "licence", "ipc")
         and isinstance(value, (str, int, float))
     }
-    lines += [f"* {key.replace('_', ' ')}: {value}" for key, value in rest.items()]
+    lines += [f"* {key.replace('_', ' ')}: {_short(rest[key])}" for key in rest]
     licence = about.get("licence") or (
         f"the images derive from {stored.info.name}, whose terms apply to them too; "
         "read those before you share them"
     )
     return "## What it is\n\n" + "\n".join([*lines, f"* licence: {licence}"])
+
+
+def _short(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _classes(classes) -> str:

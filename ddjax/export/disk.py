@@ -10,8 +10,7 @@ import numpy as np
 
 from ddjax import checkpoint, report
 from ddjax.export import card, forms
-from ddjax.export.stored import StoredSet, checked
-from ddjax.types import DataInfo
+from ddjax.export.stored import StoredSet, checked, data_info
 
 __all__ = ["FORMS", "describe", "load_distilled", "save_distilled"]
 
@@ -55,7 +54,7 @@ def load_distilled(path: str | os.PathLike) -> StoredSet:
     if (folder / forms.NPZ).exists():
         return forms.FORMS["npz"].read(folder)
     if (folder / forms.JSON).exists():
-        form = forms.read_header(folder).get("form")
+        form = str(forms.read_header(folder).get("form"))
         if form not in forms.FORMS:
             raise ValueError(
                 f"{folder}: unknown form {form!r}; known: {', '.join(FORMS)}."
@@ -81,14 +80,14 @@ def _from_run(folder) -> StoredSet:
             f"{folder} is another stage's artifact, not a distilled set; those lie in "
             "<workdir>/recover/."
         )
-    name, classes, mean, std = (
-        record.pop(k) for k in ("data", "classes", "mean", "std")
-    )
-    shape = arrays["images"].shape[1:]
-    info = DataInfo(name, tuple(classes), shape, tuple(mean), tuple(std))
+    try:
+        info = data_info(record, arrays["images"].shape[1:])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / _MANIFEST} is damaged: {error}.") from error
+    about = {key: value for key, value in record.items() if key not in fields}
     parts = (arrays[key] for key in ("images", "labels", "weights"))
     soft = arrays.get("soft_labels", ())
-    return checked(StoredSet(*parts, soft, info, record), str(folder))
+    return checked(StoredSet(*parts, soft, info, about), str(folder))
 
 
 def save_distilled(

@@ -12,8 +12,8 @@ back the same set. Nothing here is ever unpickled.
 import json
 import pathlib
 import re
-import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,7 +28,11 @@ __all__ = ["FORMS", "JSON", "NPZ", "PARQUET", "read_header", "set_name"]
 NPZ = "set.npz"
 PARQUET = pathlib.PurePosixPath("data", "train-00000-of-00001.parquet")
 JSON, _SOFT = "set.json", "soft_labels.npy"
-_DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+_TOGETHER = 100  # images
+_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')  # in names of folders
+# What a damaged archive, array or text raises.
+_DAMAGED = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
+_DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error)
 
 
 class Form(NamedTuple):
@@ -54,21 +58,22 @@ def _write_folder(folder, stored):
 
 def _read_folder(folder):
     told = read_header(folder)
-    channels = told.get("shape", [0])[-1]
-    try:
-        paths = _paths(told["labels"], _file_names(told["classes"]))
-        encoded = [(folder / path).read_bytes() for path in paths]
-    except (KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{folder}: an image is missing ({error}).") from error
-    return _with_rest(folder, told, _decoded(encoded, channels, folder))
+    return _with_rest(folder, told, _decoded(_files(folder, told), told, folder))
+
+
+def _files(folder, told):
+    """The bytes of each image."""
+    for path in _paths(told["labels"], _file_names(told["classes"])):
+        yield (folder / path).read_bytes()
 
 
 def _file_names(classes) -> list[str]:
     """Names of folders, in label order; what no folder can be called is quoted."""
-    names = [urllib.parse.quote(name, safe=" ,()'&+-") or "%" for name in classes]
-    # Some disks know no case; and "." and ".." are no folders of one's own.
-    plain = len({name.lower() for name in names}) == len(names)
-    if plain and not any(name.startswith(".") for name in names):
+    names = [_UNSAFE.sub(lambda m: f"%{ord(m[0]):02X}", name) for name in classes]
+    # Some disks know no case; and a name may be that of a file beside the folders.
+    taken = {"", JSON, _SOFT, "readme.md", "grid.png"}
+    taken |= {name.lower() for name in names if name.startswith(".")}
+    if len({name.lower() for name in names} - taken) == len(names):
         return names
     return [f"{label:05d} {name}" for label, name in enumerate(names)]
 
@@ -81,17 +86,25 @@ def _paths(labels, names):
         seen[label] += 1
 
 
-def _decoded(encoded, channels, where) -> np.ndarray:
-    """[N, H, W, ch] of PNGs; all of one size."""
-    images = []
-    for number, data in enumerate(encoded):
-        try:
-            images.append(decode.decode(data, channels))
-        except ValueError as error:
-            raise ValueError(f"{where}: image {number} is {error}") from error
-    if len({image.shape for image in images}) != 1:
-        raise ValueError(f"{where}: no images, or images of several sizes.")
-    return np.stack(images)
+def _decoded(encoded, told, where) -> np.ndarray:
+    """[N, H, W, ch] of the PNGs that a header speaks of, each decoded to its place."""
+    try:
+        shape = tuple(int(side) for side in told["shape"])
+        images = np.empty((len(told["labels"]), *shape), np.uint8)
+        count = 0
+        for count, data in enumerate(encoded, 1):
+            image = decode.decode(data, shape[-1])
+            if image.shape != shape:
+                raise ValueError(f"image {count} is {image.shape}, not {shape}")
+            images[count - 1] = image
+        if count != len(images):
+            raise ValueError(f"{count} images instead of {len(images)}")
+    except (*_DAMAGED, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{where}: an image is missing or damaged: {reason}."
+        ) from error
+    return images
 
 
 # One file ----------------------------------------------------------------------------
@@ -162,8 +175,7 @@ def _read_tfds(folder):
     if len(found) != 1:
         raise ValueError(f"{folder} holds {len(found)} sets of TFDS instead of 1.")
     prepared = sets.describe(found[0])
-    encoded = prepared.encoded("train")
-    return _with_rest(folder, told, _decoded(encoded, prepared.shape[-1], folder))
+    return _with_rest(folder, told, _decoded(prepared.encoded("train"), told, folder))
 
 
 # Parquet -----------------------------------------------------------------------------
@@ -197,22 +209,23 @@ def _write_parquet(folder, stored):
     told = json.dumps({"info": {"features": features}})
     table = pa.table(columns).replace_schema_metadata({"huggingface": told})
     (folder / PARQUET.parent).mkdir()
-    parquet.write_table(table, folder / PARQUET)
+    # Groups of few rows: the hub shows a table group by group.
+    parquet.write_table(table, folder / PARQUET, row_group_size=_TOGETHER)
     _write_rest(folder, stored, "parquet")
 
 
 def _read_parquet(folder):
-    import pyarrow as pa  # slow to import
-    from pyarrow import parquet
-
     told, path = read_header(folder), folder / PARQUET
-    try:
-        column = parquet.read_table(path, columns=["image"]).column("image")
-        encoded = [row["bytes"] for row in column.to_pylist()]
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is missing or damaged: {error}.") from error
-    channels = told.get("shape", [0])[-1]
-    return _with_rest(folder, told, _decoded(encoded, channels, path))
+    return _with_rest(folder, told, _decoded(_column(path), told, path))
+
+
+def _column(path):
+    """The bytes of each image, some at a time."""
+    from pyarrow import parquet  # slow to import
+
+    with parquet.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=_TOGETHER, columns=["image"]):
+            yield from batch.column("image").field("bytes").to_pylist()
 
 
 # What is not pixels ------------------------------------------------------------------
@@ -220,7 +233,9 @@ def _read_parquet(folder):
 
 def _write_rest(folder, stored, form, **further):
     told = header(stored, form) | further
-    (folder / JSON).write_text(json.dumps(told, indent=1))
+    # A line for each field, however many images there are.
+    lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in told.items())
+    (folder / JSON).write_text("{\n" + ",\n".join(lines) + "\n}\n")
     if told["soft_labels"]:
         np.save(folder / _SOFT, stored.soft_labels)
 
@@ -235,7 +250,7 @@ def read_header(folder) -> dict:
     try:
         told = json.loads(path.read_text())
         return {**told}
-    except (OSError, TypeError, ValueError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} is missing or damaged: {error}.") from error
 
 

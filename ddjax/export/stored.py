@@ -7,7 +7,7 @@ import numpy as np
 
 from ddjax.types import DataInfo
 
-__all__ = ["StoredSet", "checked", "from_header", "header"]
+__all__ = ["StoredSet", "checked", "data_info", "from_header", "header"]
 
 _VERSION = 1
 
@@ -60,7 +60,9 @@ def checked(stored: StoredSet, where: str) -> StoredSet:
     if not np.all(np.isfinite(weights)) or np.any(weights < 0):
         raise ValueError(f"{where}: a weight is negative or not finite.")
     _check_info(info, images.shape[1:], where)
-    order = np.argsort(labels, kind="stable")
+    # Most sets are sorted, and large ones should not be copied.
+    in_order = bool(np.all(labels[1:] >= labels[:-1]))
+    order = slice(None) if in_order else np.argsort(labels, kind="stable")
     if not _absent(soft):
         soft = np.asarray(soft, np.float16)
         if soft.shape != (count, classes) or not np.all(np.isfinite(soft)):
@@ -92,6 +94,7 @@ def _check_labels(labels, info, where):
 def _check_info(info, shape, where):
     channels = shape[-1]
     fits = len(info.mean) == len(info.std) == channels and min(info.std, default=0) > 0
+    fits = fits and bool(np.all(np.isfinite(info.mean + info.std)))
     if tuple(info.shape) != tuple(shape) or not fits:
         raise ValueError(
             f"{where}: images of {tuple(shape)}, but the set's record says shape "
@@ -132,6 +135,13 @@ def header(stored: StoredSet, form: str) -> dict:
     }
 
 
+def data_info(told: dict, shape) -> DataInfo:
+    """The DataInfo of a record; KeyError, TypeError or ValueError if it has none."""
+    numbers = (tuple(float(x) for x in told[key]) for key in ("mean", "std"))
+    names, shape = tuple(map(str, told["classes"])), tuple(int(side) for side in shape)
+    return DataInfo(str(told["data"]), names, shape, *numbers)
+
+
 def from_header(told: dict, images, soft_labels, where: str) -> StoredSet:
     """The set of a header, and of what was read beside it.
 
@@ -144,16 +154,15 @@ def from_header(told: dict, images, soft_labels, where: str) -> StoredSet:
             "written by a newer ddjax, or by another program?"
         )
     try:
-        texts = told["data"], tuple(told["classes"]), tuple(told["shape"])
-        info = DataInfo(*texts, tuple(told["mean"]), tuple(told["std"]))
+        info = data_info(told, told["shape"])
         labels = np.asarray(told["labels"])
         weights = np.asarray(told["weights"], np.float32)
-        stored = StoredSet(images, labels, weights, soft_labels, info, told["about"])
-        wanted = told["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
+        about, wanted = {**told["about"]}, told["sha256"]
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             f"{where}: the set's record is damaged ({error}); export the set again."
         ) from error
+    stored = StoredSet(images, labels, weights, soft_labels, info, about)
     stored = checked(stored, where)
     if _digest(stored) != wanted:
         raise ValueError(

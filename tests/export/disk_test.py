@@ -215,6 +215,21 @@ class TestRefused:
             ddjax.save_distilled(made()._replace(**change), tmp_path / "set")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("form", ["folder", "parquet", "tfds"])
+    def test_any_wrong_field_of_the_record(self, kept, form, tmp_path):
+        path = shutil.copytree(kept[form], tmp_path / "set") / "set.json"
+        told = json.loads(path.read_text())
+        needed = sorted(set(told) - {"format", "paths", "soft_labels"})
+        for key in needed:
+            for wrong in ("x", None, -1, [], [None], ["x"], {}, 1e999, [[1], 2]):
+                if (key, wrong) == ("about", {}):
+                    continue  # of a set nothing need be known
+                path.write_text(json.dumps(told | {key: wrong}))
+                with pytest.raises(ValueError) as caught:
+                    ddjax.load_distilled(path.parent)
+                    pytest.fail(f"{key} = {wrong}")
+                assert "\n" not in str(caught.value)
+
     def test_other_places(self, tmp_path):
         (tmp_path / "file").write_text("x")
         for path, told in ((tmp_path, "neither"), (tmp_path / "file", "is a file")):
@@ -238,6 +253,26 @@ def test_unsorted_sets_become_class_major():
     for image, weight in zip(got.images, got.weights):
         row = next(i for i, x in enumerate(stored.images) if np.array_equal(x, image))
         assert weight == stored.weights[row]
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("a", "A", "b", "c", "d"),
+        ("set.json", "b", "README.md", "c", "d"),
+        tuple("%/:*."),
+    ],
+)
+def test_names_that_no_folder_should_have(classes, tmp_path):
+    stored = made(classes=classes)
+    path = ddjax.save_distilled(stored, tmp_path / "set", "folder")
+    assert_same(ddjax.load_distilled(path), stored)
+
+
+def test_plain_names_are_the_folders(tmp_path):
+    classes = ("n01440764", "great white shark", "Ö", "tench, Tinca", "x.y")
+    path = ddjax.save_distilled(made(classes=classes), tmp_path / "set", "folder")
+    assert {p.name for p in path.iterdir() if p.is_dir()} == set(classes)
 
 
 def test_the_file_of_the_npz_form_is_enough(kept, tmp_path):
