@@ -9,9 +9,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
     {"types"},
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
-    | {"optimizers", "selection"},
+    | {"optimizers", "selection", "charts"},
     {"methods", "loop", "training"},
-    {"squeeze", "stats", "recover", "relabel", "student", "report"},
+    {"squeeze", "stats", "recover", "relabel", "student", "report", "page"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.
