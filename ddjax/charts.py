@@ -8,7 +8,7 @@ import numpy as np
 __all__ = ["Chart", "Curve", "Series", "Tick", "cloud", "plot"]
 
 WIDTH, HEIGHT = 420, 270  # units of the SVG; it is as wide as there is room
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 40
 
 
 class Curve(NamedTuple):
@@ -168,8 +168,8 @@ def _axis(values, start, end, log: bool, at):
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Some five multiples of 1, 2 or 5 between two numbers."""
-    rough = (high - low) / 5
+    """Some six multiples of 1, 2 or 5 between two numbers."""
+    rough = (high - low) / 6
     unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)

@@ -15,11 +15,11 @@ from ddjax import charts, metrics
 
 __all__ = ["Gallery", "Page", "Plane", "picture", "render", "strip"]
 
-_SIDE = 64  # pixels; larger images are shown smaller
-_BUDGET = 110_000  # pixels of the pictures of one set, two hundred of CIFAR's
-_FILM = 220_000  # pixels of all frames of one set
-_CLASSES, _EACH = 20, 10  # of a set, at most
-_PAIRS = 20  # images with a real one beside them
+_SIDE, _FILM_SIDE = 64, 48  # pixels; larger images are shown smaller
+_CLASSES, _EACH, _PAIRS = 20, 10, 20  # of a set, at most
+# Pixels: of a set's images, of its pairs, and of the frames of all sets together. With
+# them the page has less than 3 MB.
+_IMAGES_ROOM, _PAIRS_ROOM, _FILMS_ROOM = 103_000, 66_000, 290_000
 _COLORS = 10  # of the palette
 _MARKS = {"hard": "dot", "single": "ring", "stored": "square", "online": "cross"}
 _MEASURES = {
@@ -44,7 +44,7 @@ class Gallery(NamedTuple):
     beside: tuple | None = None  # (rows [k], nearest real images [k, H, W, ch])
     frames: tuple | None = None  # (steps [F], images [F, n, H, W, ch])
     losses: tuple = ()  # dicts with "step" and one number for each term
-    most: int | None = None  # images shown; None for as many as there is room for
+    share: float = 1.0  # of the room for one set: less where others matter more
 
 
 class Plane(NamedTuple):
@@ -84,9 +84,9 @@ def render(page: Page) -> str:
     return environment.from_string(text).render(
         page=page,
         facts=_facts(page),
-        results=_results(students, _arms(students)),
+        results=_results(students, _arms(page)),
         galleries=[_shown(gallery) for gallery in galleries],
-        films=[_film(gallery) for gallery in galleries if gallery.frames],
+        films=_films([gallery for gallery in galleries if gallery.frames]),
         pairs=[_pairs(gallery) for gallery in galleries if gallery.beside],
         losses=[chart for gallery in galleries if (chart := _losses(gallery))],
         plane=_plane(page.plane, galleries) if page.plane else None,
@@ -107,7 +107,7 @@ def _facts(page: Page) -> dict:
     return {
         "name": run.get("name", ""),
         "data": data.get("name", "") if isinstance(data, dict) else str(data),
-        "arms": _arms(students),
+        "arms": _arms(page),
         "ipc": sorted({row["ipc"] for row in students if row["ipc"]}),
         "students": len(students),
         "commit": str(environment.get("commit") or "")[:12],
@@ -116,8 +116,10 @@ def _facts(page: Page) -> dict:
     }
 
 
-def _arms(students) -> list[str]:
-    return list(dict.fromkeys(row["arm"] for row in students))
+def _arms(page: Page) -> list[str]:
+    """All arms; the one that the run is about first, in the first colour."""
+    known = dict.fromkeys(row["arm"] for row in page.run.get("students", []))
+    return sorted(known, key=lambda arm: arm != page.arm)
 
 
 def _bytes(count) -> str:
@@ -299,7 +301,9 @@ def _mean(rows, name) -> str:
     if not values:
         return ""
     mean = float(np.mean(values))
-    return _bytes(mean) if name.endswith("_bytes") else f"{mean:.3g}"
+    if name.endswith("_bytes"):
+        return _bytes(mean)
+    return f"{mean:.3g}" if abs(mean) < 1000 else f"{mean:,.0f}"
 
 
 def _costs(stages) -> list[dict]:
@@ -355,24 +359,24 @@ def _visible(images: np.ndarray) -> np.ndarray:
     return np.concatenate([images, np.full_like(images[..., :1], 255)], axis=-1)
 
 
-def _small(images: np.ndarray) -> np.ndarray:
-    """At most `_SIDE` pixels, by averaging."""
+def _small(images: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """At most `side` pixels, by averaging."""
     from PIL import Image  # slow to import
 
-    if max(images.shape[1:3]) <= _SIDE:
+    if max(images.shape[1:3]) <= side:
         return images
-    share = _SIDE / max(images.shape[1:3])
-    size = [round(images.shape[axis] * share) for axis in (2, 1)]
+    share = side / max(images.shape[1:3])
+    size = [max(1, round(images.shape[axis] * share)) for axis in (2, 1)]
     grey = images.shape[-1] < 3
     shown = images[..., 0] if grey else images[..., :3]
     small = [Image.fromarray(x).resize(size, Image.Resampling.BOX) for x in shown]
-    return np.stack(
-        [np.asarray(x)[..., None] if grey else np.asarray(x) for x in small]
-    )
+    return np.stack(small)[..., None] if grey else np.stack(small)
 
 
-def _area(images) -> int:
-    return int(np.prod([min(side, _SIDE) for side in images.shape[1:3]]))
+def _area(images, side: int) -> int:
+    """Pixels of an image as it is shown."""
+    height, width = images.shape[1:3]
+    return int(height * width * min(1, side / max(height, width)) ** 2)
 
 
 def _shown(gallery: Gallery) -> dict:
@@ -380,9 +384,8 @@ def _shown(gallery: Gallery) -> dict:
     labels = np.asarray(gallery.labels)
     known = np.unique(labels)
     shown = known[:: math.ceil(len(known) / _CLASSES)]
-    most = max(1, _BUDGET // (_area(gallery.images) * len(shown)))
-    if gallery.most is not None:
-        most = max(1, min(most, gallery.most // len(shown)))
+    room = gallery.share * _IMAGES_ROOM
+    most = max(1, int(room / (_area(gallery.images, _SIDE) * len(shown))))
     each = min(_EACH, most, max(np.bincount(labels)))
     rows = []
     for label in shown:
@@ -394,16 +397,21 @@ def _shown(gallery: Gallery) -> dict:
     return {"arm": gallery.arm, "ipc": gallery.ipc, "rows": rows, **counts}
 
 
-def _film(gallery: Gallery) -> dict:
+def _films(galleries) -> list[dict]:
+    whole = sum(gallery.share for gallery in galleries)
+    return [_film(g, _FILMS_ROOM * g.share / whole) for g in galleries]
+
+
+def _film(gallery: Gallery, room: float) -> dict:
     """All frames below each other in one picture."""
     steps, images = gallery.frames
-    most = max(1, _FILM // (_area(images[0]) * len(images)))
+    most = max(1, int(room / (_area(images[0], _FILM_SIDE) * len(images))))
     count = images.shape[1]
     chosen = np.arange(count)
     if count > most:  # evenly, so that all classes have their turn
         chosen = np.unique(np.linspace(0, count - 1, most).astype(int))
     columns = min(10, math.ceil(math.sqrt(len(chosen))))
-    frames = [strip(_small(frame[chosen]), columns) for frame in images]
+    frames = [strip(_small(frame[chosen], _FILM_SIDE), columns) for frame in images]
     height, width = frames[0].shape[:2]
     return {
         "arm": gallery.arm,
@@ -419,7 +427,9 @@ def _pairs(gallery: Gallery) -> dict:
     rows, real = gallery.beside
     labels = np.asarray(gallery.labels)[rows]
     rank = np.arange(len(rows)) - np.searchsorted(labels, labels)
-    order = np.lexsort((labels, rank))[:_PAIRS]  # the first of every class come first
+    room = gallery.share * _PAIRS_ROOM / (2 * _area(real, _SIDE))
+    most = max(1, min(_PAIRS, int(room)))
+    order = np.lexsort((labels, rank))[:most]  # the first of every class come first
     found = []
     for position in sorted(order):
         mine, other = gallery.images[rows[position]], real[position]
@@ -440,15 +450,15 @@ def _pairs(gallery: Gallery) -> dict:
 
 def _losses(gallery: Gallery) -> charts.Chart | None:
     """The terms of a loss over the steps, some two hundred points of each."""
-    rows = [row for row in gallery.losses if "step" in row]
+    rows = [row for row in gallery.losses if "step" in row and "loss" in row]
     terms = sorted({key for row in rows for key in row} - {"step"}, key=_term_order)
     curves = []
     for color, term in enumerate(terms):
         points = [(row["step"], row.get(term)) for row in rows]
         good = [(s, v) for s, v in points if _is_positive(v)]
         if good:
-            good = good[:: max(1, len(good) // 200)]
-            x, y = [list(values) for values in zip(*good)]
+            places = np.linspace(0, len(good) - 1, min(200, len(good))).astype(int)
+            x, y = [list(values) for values in zip(*(good[i] for i in places))]
             curves.append(charts.Curve(term, color % _COLORS, x, y, mark=""))
     if not curves:
         return None

@@ -12,7 +12,7 @@ from launch import arms
 
 _REAL = 1500  # points of the map, at most
 _FEATURES_MB = 2000  # of a file of features; a larger one is not read for a map
-_OTHERS = 30  # images of a set that is not what the config is about
+_OTHERS = 0.3  # of the room of the set that the config is about
 _FILMS = 3  # arms whose frames and neighbours are shown
 
 
@@ -46,7 +46,7 @@ def read(arm: str, workdir, run: dict) -> page.Page:
     folders = _folders(workdir, run, arm)
     looked = _by_images(workdir)
     galleries = tuple(
-        _gallery(folder, looked, whole=number == 0, film=number < _FILMS)
+        _gallery(folder, looked, share=_OTHERS if number else 1.0, film=number < _FILMS)
         for number, folder in enumerate(folders)
     )
     config = run.get("config")
@@ -88,7 +88,7 @@ def _by_images(workdir) -> dict[str, pathlib.Path]:
     return found
 
 
-def _gallery(folder, looked, *, whole: bool, film: bool) -> page.Gallery:
+def _gallery(folder, looked, *, share: float, film: bool) -> page.Gallery:
     about, arrays = checkpoint.record(folder), checkpoint.load(folder)
     images, labels = arrays["images"], np.asarray(arrays["labels"])
     beside = frames = None
@@ -110,16 +110,20 @@ def _gallery(folder, looked, *, whole: bool, film: bool) -> page.Gallery:
         beside=beside,
         frames=frames,
         losses=_losses(folder),
-        most=None if whole else _OTHERS,
+        share=share,
     )
 
 
 def _losses(folder) -> tuple[dict, ...]:
-    """The rows of metrics.jsonl; none where it is not there."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return ()
-    return tuple(json.loads(line) for line in path.read_text().splitlines() if line)
+    """The rows of metrics.jsonl, up to a line that was cut off by a kill."""
+    path, rows = folder / "metrics.jsonl", []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return tuple(rows)
 
 
 def _date(workdir) -> str:

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
     {"types"},
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
-    | {"optimizers", "selection"},
+    | {"optimizers", "selection", "charts"},
     {"methods", "loop", "training"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
     | {"patches", "quality", "tables", "export"},

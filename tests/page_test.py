@@ -1,0 +1,178 @@
+"""The page as text: its blocks, its pictures, and what it must not contain."""
+
+import base64
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddjax import page
+
+BLOCKS = ["scores", "images", "frames", "neighbours", "map", "losses", "quality"]
+BLOCKS += ["bytes", "costs", "config"]
+VOID = {"meta", "link", "img", "input", "br"}
+HOSTILE = '</pre><script>alert("1")</script>'
+
+
+def student(arm, ipc, labels, top1, **more):
+    """A record of records.json."""
+    sizes = {"num_images": 3 * ipc, "image_bytes": 192 * 3 * ipc, "label_bytes": 3}
+    who = {"arm": arm, "ipc": ipc, "set": 0, "student": 0, "images": arm}
+    how = {"labels": labels, "recipe": "wmdd", "model": "convnet"}
+    return {**who, **how, "top1": top1, **sizes, "other_bytes": 0, **more}
+
+
+def gallery(side=8, classes=3, ipc=2, arm="wmdd/real", names=None):
+    """A set of noise, with all that can be shown of it."""
+    rng = np.random.default_rng(side)
+    count = classes * ipc
+    shape = (count, side, side, 3)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    film = rng.integers(0, 256, (12, *shape), dtype=np.uint8)
+    return page.Gallery(
+        arm=arm,
+        ipc=ipc,
+        classes=tuple(names or (f"class {k}" for k in range(classes))),
+        images=images,
+        labels=np.repeat(np.arange(classes), ipc),
+        beside=(np.arange(count), images[::-1]),
+        frames=(np.arange(12) * 5, film),
+        losses=({"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "feature": 0.5}),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A page with every block, and hostile names."""
+    rows = [
+        student(HOSTILE, 0, "hard", 0.9),
+        *(student("wmdd/real", 1, "hard", top1) for top1 in (0.5, 0.7)),
+        student("wmdd/real", 10, "stored", 0.8, other_bytes=10**6),
+        student("random", 1, "hard", 0.25, recipe="dm"),
+    ]
+    points, labels = np.arange(12.0).reshape(6, 2), np.repeat([0, 1, 2], 2)
+    stage = {"stage": "recover", "name": "a", "seconds": 61.0, "compile_seconds": None}
+    measures = {"redundancy": 0.5, "real_redundancy": 0.25, "png_bytes": 1234}
+    run = {
+        "name": HOSTILE,
+        "environment": {"commit": "abcdef", "device": "cpu", "versions": {"jax": "1"}},
+        "data": {"name": "tiny"},
+        "students": rows,
+        "sets": [{"arm": "wmdd/real", "ipc": 1, **measures}],
+        "stages": [{**stage, "peak_bytes": 2 * 10**6}, {**stage, "peak_bytes": None}],
+    }
+    return page.Page(
+        run=run,
+        arm="wmdd/real",
+        date="2026-01-02",
+        galleries=(gallery(names=("zero", HOSTILE, "two")),),
+        plane=page.Plane(
+            "wmdd/real",
+            (points, labels),
+            (points + 1, labels),
+            (points - 1, labels),
+            (0.5, 0.25),
+        ),
+        config=HOSTILE,
+    )
+
+
+class Tree(html.parser.HTMLParser):
+    """Checks that every element is closed; collects ids and addresses."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.addresses, self.scripts = [], [], [], 0
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.note(tag, dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.note(tag, dict(attrs))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def note(self, tag, attrs):
+        self.scripts += tag == "script"
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.addresses += [attrs[k] for k in ("src", "href", "action") if k in attrs]
+
+
+def test_every_block_is_there_and_closed(whole):
+    tree = Tree(page.render(whole))
+    assert tree.open == []
+    assert tree.ids == BLOCKS
+    assert 'class="absent"' not in page.render(whole)
+
+
+def test_nothing_is_asked_of_a_server(whole):
+    """Pictures hold themselves; no style or script comes from elsewhere."""
+    text = page.render(whole)
+    assert all(a.startswith("data:") for a in Tree(text).addresses)
+    assert not re.search(r"https?:|@import|url\(", text)
+
+
+def test_text_from_outside_is_escaped(whole):
+    """The one script is the page's own."""
+    text = page.render(whole)
+    assert Tree(text).scripts == 1
+    assert HOSTILE not in text and "&lt;script&gt;alert" in text
+
+
+def test_what_is_missing_is_said_in_a_sentence():
+    """With nothing but a name there are as many sentences as blocks."""
+    text = page.render(page.Page(run={"name": "empty"}))
+    tree = Tree(text)
+    assert tree.ids == BLOCKS and tree.open == [] and tree.scripts == 0
+    assert text.count('class="absent"') == len(BLOCKS)
+
+
+def test_scores_are_mean_std_and_n(whole):
+    """0.5 and 0.7: mean 60, sample standard deviation 14.1."""
+    text = page.render(whole)
+    assert re.search(r"60\.0</span> ± 14\.1 <span[^>]*>n = 2<", text)
+    assert text.count("<summary><h3>") >= 2 + 1 + 1  # (wmdd, dm), a set, its pairs
+
+
+def test_costs_are_summed_by_stage(whole):
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page.render(whole))
+    at = cells.index("recover")
+    assert cells[at : at + 5] == ["recover", "2", "2 min 2 s", "", "2.0 MB"]
+
+
+def test_picture_holds_the_pixels():
+    """PIL reads back what was written."""
+    images = gallery().images
+    address = page.picture(page.strip(images[:2], 2))
+    head, _, body = address.partition(",")
+    read = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))))
+    assert head == "data:image/png;base64"
+    np.testing.assert_array_equal(read[:8, :8, :3], images[0])
+    np.testing.assert_array_equal(read[:8, 9:17, :3], images[1])
+    assert (read[:8, :8, 3] == 255).all() and (read[:, 8, 3] == 0).all()
+
+
+def test_grey_pictures_are_grey():
+    grey = np.full((1, 4, 4, 1), 7, np.uint8)
+    body = page.picture(page.strip(grey, 1)).partition(",")[2]
+    assert Image.open(io.BytesIO(base64.b64decode(body))).mode == "LA"
+
+
+@pytest.mark.parametrize("side, classes, ipc", [(32, 10, 10), (224, 10, 10)])
+def test_page_stays_small(side, classes, ipc):
+    """Under 3 MB with three methods and three baselines, of incompressible noise."""
+    one = gallery(side, classes, ipc)
+    if side > 100:  # what a recovery keeps of large images
+        one = one._replace(frames=(one.frames[0], one.frames[1][:, ::10]))
+    other = one._replace(share=0.3)
+    sets = (one, other, other, *[other._replace(frames=None, beside=None)] * 3)
+    size = len(page.render(page.Page(run={"name": "big"}, galleries=sets)))
+    assert 1e6 < size < 3e6
