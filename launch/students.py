@@ -1,6 +1,9 @@
 """The students of a config: which networks, and trained how."""
 
-from ddjax import models, recipes, student
+import jax
+import jax.numpy as jnp
+
+from ddjax import models, recipes, relabel, student
 from launch import inputs
 
 
@@ -9,7 +12,15 @@ def check(config, info) -> None:
     for model in config.evaluate.models:
         network(config, model, info)
         for name in config.evaluate.recipes:
-            recipe(config, name, model, info.num_classes, info)
+            views = recipe(config, name, model, info.num_classes, info).views
+            _try(views, info.shape)
+
+
+def _try(views, shape):
+    """ValueError if images of this shape cannot be seen so."""
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.uint8)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jax.eval_shape(lambda key, images: relabel.view(views, key, 0, images), key, images)
 
 
 def network(config, model: str, info) -> models.Network:

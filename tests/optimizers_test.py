@@ -86,6 +86,12 @@ class TestCosineByEpoch:
         rate = optimizers.cosine_by_epoch(1.0, epochs=5, steps_per_epoch=4)
         np.testing.assert_allclose([rate(20), rate(33)], 0, atol=1e-7)
 
+    def test_stretched_it_ends_half_way(self):
+        rate = optimizers.cosine_by_epoch(1.0, 10, steps_per_epoch=1, stretch=2.0)
+        rates = [float(rate(epoch)) for epoch in (0, 5, 10)]
+        wanted = [1.0, 0.5 * (1 + np.cos(np.pi / 4)), 0.5]
+        np.testing.assert_allclose(rates, wanted, atol=1e-7)
+
 
 class CosineVariantsTest(chex.TestCase):
     @chex.all_variants
@@ -106,6 +112,39 @@ class TestSgd:
         wanted = list(torch_sgd(params, gradients, rates, momentum, decay))
         assert len(path) == NUM_STEPS
         chex.assert_trees_all_close(path, wanted, rtol=1e-5, atol=1e-6)
+
+    def test_restart_is_a_new_optimiser(self):
+        """As DC's code drops the rate; torch's own path: recipes_test.py."""
+        params, gradients = parameters()
+        rate = optimizers.drop_once(0.1, 3)
+        optimizer = optimizers.sgd(rate, momentum=0.9, weight_decay=0.01, restart=3)
+        path = run(optimizer, params, gradients)
+        before = list(torch_sgd(params, gradients[:3], [0.1] * 3, 0.9, 0.01))
+        after = torch_sgd(before[-1], gradients[3:], [0.01] * 2, 0.9, 0.01)
+        chex.assert_trees_all_close(path, [*before, *after], rtol=1e-5, atol=1e-6)
+
+
+class TestAveraged:
+    def test_average_is_the_closed_form_and_moves_nothing(self):
+        params, gradients = parameters()
+        inner = optimizers.sgd(schedule, momentum=0.9, weight_decay=0.01)
+        optimizer = optimizers.averaged(inner, 0.8)
+        path = run(optimizer, params, gradients)
+        chex.assert_trees_all_equal(path, run(inner, params, gradients))
+        state = optimizer.init(jax.tree.map(jnp.asarray, params))
+        for before, gradient in zip([params, *path], gradients):
+            before, gradient = jax.tree.map(jnp.float32, (before, gradient))
+            _, state = optimizer.update(gradient, state, before)
+        weights = 0.2 * 0.8 ** np.arange(NUM_STEPS)[::-1]
+        wanted = jax.tree.map(
+            lambda first, *steps: (
+                0.8**NUM_STEPS * first
+                + sum(w * step for w, step in zip(weights, steps))
+            ),
+            params,
+            *path,
+        )
+        chex.assert_trees_all_close(state.params, wanted, rtol=1e-5, atol=1e-6)
 
 
 class TestAdamW:

@@ -104,6 +104,34 @@ class TestView:
                 shares.append(float(seen.share))
         assert min(shares) < 0.7 < max(shares)
 
+    def test_patches_are_put_in_another_order(self, key, images):
+        views = PLAIN._replace(patch_shuffle=2, batch_size=15)
+        seen = look(views, key, 0, images)
+        straight = np.asarray(images)[seen.rows] / 255
+        for got, wanted in zip(np.asarray(seen.images), straight):
+            np.testing.assert_allclose(np.sort(got, None), np.sort(wanted, None), 1e-6)
+        moved = np.any(~np.isclose(seen.images, straight), axis=(1, 2, 3))
+        assert moved.sum() > 10  # one order of 24 is the old one
+
+    def test_dsa_is_one_operator_on_normalised_pixels(self, key, images):
+        """Cutouts are filled with the mean; every image has its own."""
+        mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+        views = PLAIN._replace(dsa="cutout", mean=mean, std=std, batch_size=15)
+        seen = look(views, key, 0, images)
+        straight = np.asarray(images)[seen.rows] / 255
+        kept = np.isclose(seen.images, straight, atol=1e-6).all(-1)
+        filled = np.isclose(seen.images, mean, atol=1e-6).all(-1)
+        assert np.all(kept ^ filled)
+        assert np.all(filled.sum((1, 2)) <= 16) and np.all(filled.sum((1, 2)) >= 4)
+        assert len({one.tobytes() for one in filled}) > 5
+
+    def test_what_is_added_draws_nothing_of_the_others(self, key, images):
+        """Crop, flip and box are the same with shuffled patches and without."""
+        shuffled = look(ALL._replace(patch_shuffle=2), key, 3, images)
+        seen = look(ALL, key, 3, images)
+        np.testing.assert_array_equal(shuffled.partner, seen.partner)
+        assert float(shuffled.share) == float(seen.share)
+
     def test_pixels_stay_in_the_unit_interval(self, key, images):
         for step in range(3):
             seen = look(ALL, key, step, images).images
@@ -176,3 +204,11 @@ class TestSoftLabels:
         for start in (0, 3):
             steps = range(start, start + 3)
             relabel.soft_labels(teacher, weights, ALL, key, images, steps)
+
+
+@pytest.mark.parametrize("batch_size", [4, 15, 100])
+def test_plain_labels_are_the_teacher_s_on_the_images(images, weights, batch_size):
+    found = relabel.plain_labels(linear, weights, images, batch_size=batch_size)
+    assert found.shape == (15, 3) and found.dtype == np.float16
+    wanted = np.tensordot(np.asarray(images) / 255, np.float64(weights), 3)
+    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)

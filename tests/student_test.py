@@ -124,6 +124,46 @@ class TestLoss:
         wanted = self.soft_loss(seen, logits, stored[0], distilled, 1.0)
         assert loss == pytest.approx(wanted, rel=1e-3)
 
+    @pytest.mark.parametrize("views", [PLAIN, MIXED], ids=["plain", "mixed"])
+    def test_single_labels_are_mixed_as_probabilities(
+        self, tiny_network, distilled, key_views, views
+    ):
+        """At the temperature, by the shares of the area."""
+        recipe = recipe_of(views)._replace(temperature=2.0)
+        soft = 10 * np.random.default_rng(0).normal(size=(12, 3)).astype(np.float16)
+        loss, seen, logits = first_step(
+            tiny_network, recipe, distilled, key_views, "single", soft
+        )
+        p = special.softmax(np.float64(soft) / 2, axis=1)[np.asarray(seen.rows)]
+        share = float(seen.share)
+        targets = share * p + (1 - share) * p[np.asarray(seen.partner)]
+        wanted = self.soft_loss(seen, logits, 2 * np.log(targets), distilled, 2.0)
+        assert views is PLAIN or 0 < share < 1
+        assert loss == pytest.approx(wanted, rel=1e-3)
+
+    @pytest.mark.parametrize("labels", ["single", "stored"])
+    def test_squares_with_the_image_s_own_class(
+        self, tiny_network, distilled, key_views, labels
+    ):
+        """EDC's loss; with one label an image, logits are mixed."""
+        recipe = recipe_of(MIXED)._replace(loss="mse_ce")
+        shape = (12, 3) if labels == "single" else (8, 8, 3)
+        soft = np.random.default_rng(0).normal(size=shape).astype(np.float16)
+        loss, seen, logits = first_step(
+            tiny_network, recipe, distilled, key_views, labels, soft
+        )
+        rows, partner, share = map(np.asarray, (seen.rows, seen.partner, seen.share))
+        if labels == "single":
+            own = np.float64(soft)[rows]
+            targets = share * own + (1 - share) * own[partner]
+        else:
+            targets = np.float64(soft[2])
+        log_q = special.log_softmax(logits, axis=1)
+        each = ((logits - targets) ** 2).mean(1)
+        each -= 0.025 * log_q[np.arange(8), distilled.labels[rows]]
+        weights = distilled.weights[rows]
+        assert loss == pytest.approx((each * weights).sum() / weights.sum(), rel=1e-3)
+
     @pytest.mark.parametrize("labels", student.LABELS)
     def test_weights_change_the_loss_and_their_scale_does_not(
         self, tiny_network, teacher, distilled, key_views, labels
@@ -267,6 +307,33 @@ class TestTrain:
             done=5,
         )
         chex.assert_trees_all_equal(resumed, whole)
+
+    def test_averaged_parameters_are_scored(self, tiny_network, distilled, key_views):
+        """With the statistics of the last step, which do not depend on the average."""
+        recipe, kept = recipe_of(MIXED), []
+
+        def observe(done, state, report):
+            del done, report
+            kept.append(jax.tree.map(np.array, training.variables(state)))
+
+        (averaged,) = train(
+            tiny_network,
+            recipe._replace(ema=0.9),
+            distilled,
+            key_views,
+            observe=observe,
+        )
+        first = tiny_network.init(jax.random.key(3))["params"]
+        wanted = jax.tree.map(np.asarray, first)
+        for step in kept:
+            wanted = jax.tree.map(
+                lambda a, p: 0.9 * a + 0.1 * p, wanted, step["params"]
+            )
+        chex.assert_trees_all_close(averaged["params"], wanted, atol=1e-5)
+        last = kept[-1]["batch_stats"]
+        chex.assert_trees_all_equal(averaged["batch_stats"], last)
+        (plain,) = train(tiny_network, recipe, distilled, key_views)
+        assert_same_student(kept[-1], plain)
 
     def test_batch_statistics_are_updated(self, tiny_network, distilled, key_views):
         (variables,) = train(tiny_network, recipe_of(PLAIN), distilled, key_views)

@@ -489,3 +489,28 @@ class AugmentVariantsTest(chex.TestCase):
         np.testing.assert_allclose(together, wanted, atol=1e-5)
         distinct = {row.tobytes() for row in wanted}
         self.assertGreater(len(distinct), 1)
+
+
+class TestPatchShuffle:
+    """RDED's: quarters of an image, or ninths, in any order."""
+
+    @pytest.mark.parametrize("factor", [2, 3])
+    def test_patches_are_those_of_the_image(self, factor):
+        images = marked(40, 6, 12)
+        shuffled = augment.patch_shuffle(jax.random.key(0), images, factor)
+
+        def patches(image):
+            rows = np.split(np.asarray(image), factor, 0)
+            return [p for row in rows for p in np.split(row, factor, 1)]
+
+        orders = set()
+        for image, other in zip(images, shuffled):
+            wanted = [patch.tobytes() for patch in patches(image)]
+            order = tuple(wanted.index(patch.tobytes()) for patch in patches(other))
+            assert sorted(order) == list(range(factor**2))
+            orders.add(order)
+        assert len(orders) > 12  # every image has its own; 24 orders of four
+
+    def test_patches_that_do_not_fit_are_refused(self):
+        with pytest.raises(ValueError, match="patch_shuffle 4 does not .* 6x12"):
+            augment.patch_shuffle(jax.random.key(0), marked(1, 6, 12), 4)

@@ -117,7 +117,7 @@ class TestConfig:
                 "known: convnet, resnet18",
             ),
             (
-                {"student.model.name": "conv"},
+                {"student.models.convnet.name": "conv"},
                 "unknown model 'conv'",
                 "known: convnet, resnet18",
             ),
@@ -166,7 +166,8 @@ class TestConfig:
             ({"evaluate.models": ("resnet",)}, "models 'resnet'", "convnet"),
             ({"recipes.wmdd.optimizer": "lars"}, "optimizer 'lars'", "adamw, adam"),
             ({"recipes.wmdd.mix": "mixed"}, "mix 'mixed'", "cutmix, none"),
-            ({"recipes.dm.dsa": "colour"}, "operator 'colour'", "color, crop"),
+            ({"recipes.wmdd.dsa": "colour"}, "operator 'colour'", "color, crop"),
+            ({"recipes.wmdd.patch_shuffle": 3}, "patch_shuffle 3", "8x8; 1 leaves"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )

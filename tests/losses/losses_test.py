@@ -51,6 +51,28 @@ def test_teacher_is_not_differentiated():
     assert float(jnp.abs(gradient).max()) == 0
 
 
+def test_distance_is_the_mean_square():
+    s, t = RNG.normal(size=(2, 6, 5))
+    w = RNG.random(6)
+    each = ((s - t) ** 2).mean(1)
+    found = losses.soft_label_distance(jnp.asarray(s), t, jnp.asarray(w))
+    assert float(found) == pytest.approx((each * w).sum() / w.sum(), rel=1e-5)
+    plain = losses.soft_label_distance(jnp.asarray(s), t)
+    assert float(plain) == pytest.approx(each.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_mixed_logits_have_the_mixed_probabilities(share, temperature):
+    own, other = 5 * RNG.normal(size=(2, 6, 5))
+    mixed = losses.mixed_logits(
+        jnp.asarray(own), jnp.asarray(other), jnp.float32(share), temperature
+    )
+    p, q = (special.softmax(x / temperature, 1) for x in (own, other))
+    found = special.softmax(np.asarray(mixed, np.float64) / temperature, 1)
+    np.testing.assert_allclose(found, share * p + (1 - share) * q, atol=1e-6)
+
+
 def test_cross_entropy_is_that_of_scipy():
     logits, labels = RNG.normal(size=(7, 4)), RNG.integers(0, 4, 7)
     each = -special.log_softmax(logits, 1)[np.arange(7), labels]
