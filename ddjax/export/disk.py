@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 
 from ddjax import checkpoint, report
+from ddjax.data.prepare import writing
 from ddjax.export import card, forms
 from ddjax.export.stored import StoredSet, checked, data_info
 
@@ -133,6 +134,7 @@ def _appears_whole(target):
     """A folder beside `target` that is renamed to it, or removed."""
     own = target.with_name(f".{target.name}.{os.getpid()}")
     own.parent.mkdir(parents=True, exist_ok=True)
+    writing.remove_left(own.parent, target.name)
     try:
         own.mkdir()
         yield own

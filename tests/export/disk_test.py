@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -253,6 +254,18 @@ def test_unsorted_sets_become_class_major():
     for image, weight in zip(got.images, got.weights):
         row = next(i for i, x in enumerate(stored.images) if np.array_equal(x, image))
         assert weight == stored.weights[row]
+
+
+def test_what_a_killed_process_left_goes(tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    theirs, other = tmp_path / f".set.{process.pid}", tmp_path / ".set.mine"
+    for left in (theirs, tmp_path / f".sets.{process.pid}"):
+        left.mkdir()
+    other.write_text("a file of the user's")
+    ddjax.save_distilled(made(), tmp_path / "set")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"set", f".sets.{process.pid}", ".set.mine"}
 
 
 @pytest.mark.parametrize(

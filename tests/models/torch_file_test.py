@@ -190,3 +190,27 @@ def test_a_file_without_tensors_is_refused(program):
 
     with pytest.raises(ValueError, match="no tensors by name"):
         torch_file.read(io.BytesIO(repacked(bytes_of("zip"), change)))
+
+
+def test_all_tensors_by_their_place(tmp_path):
+    path = tmp_path / "a.pth"
+    for name in ("zip", "stream"):
+        path.write_bytes(bytes_of(name))
+        with open(path, "rb") as file:
+            found = torch_file.read_all(file)
+        for key, array in weights.read(path).items():
+            np.testing.assert_array_equal(found.pop(key), array, strict=True)
+        assert not found
+    path.write_bytes(bytes_of("wrapped"))
+    with open(path, "rb") as file:
+        found = torch_file.read_all(file)
+    assert set(found) == {"model/head", "ema/module.head", "ema/module.half"}
+    np.testing.assert_array_equal(found["model/head"], [5, 9, 13, 17, 21])
+
+
+def test_a_tree_that_contains_itself_ends(tmp_path):
+    own = []
+    own += [own] * 50
+    for tree in (own, {"a": own, "b": (own, own)}):
+        with pytest.raises(ValueError, match="no tensors in it"):
+            torch_file._everywhere(tree)

@@ -1,6 +1,7 @@
 """Sets in TFDS's ArrayRecord form, written without TensorFlow, all or nothing."""
 
 import contextlib
+import glob
 import itertools
 import os
 import pathlib
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-__all__ = ["appears_whole", "check_room", "write"]
+__all__ = ["appears_whole", "check_room", "remove_left", "write"]
 
 _SHARD_BYTES = 1 << 28
 _TOGETHER = 64  # images that are written at a time; TFDS then counts them on disk
@@ -93,9 +94,7 @@ def appears_whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     kept, name = target.parent.parent, target.parent.name
     kept.mkdir(parents=True, exist_ok=True)
-    for left in kept.glob(f".{name}.*"):  # by a process that was killed
-        if not _runs(left.suffix[1:]):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_left(kept, name)
     own = kept / f".{name}.{os.getpid()}"
     new, old = own / target.name, own / "replaced"
     try:
@@ -116,6 +115,13 @@ def appears_whole(target: pathlib.Path) -> Iterator[pathlib.Path]:
             target.parent.rmdir()  # only an empty one goes
 
 
+def remove_left(kept: pathlib.Path, name: str) -> None:
+    """Removes the folders `kept`/.<name>.<process> of processes that were killed."""
+    for left in kept.glob(f".{glob.escape(name)}.*"):
+        if not _runs(left.suffix[1:]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def check_room(kept: pathlib.Path, num_bytes: int) -> None:
     """Refuses to begin what the disk has no room for.
 
@@ -134,7 +140,7 @@ def check_room(kept: pathlib.Path, num_bytes: int) -> None:
 def _runs(pid):
     try:
         os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:  # another user's
         return True
