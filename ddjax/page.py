@@ -112,7 +112,7 @@ def _facts(page: Page) -> dict:
         "students": len(students),
         "commit": str(environment.get("commit") or "")[:12],
         "device": device if isinstance(device, str) else str(device),
-        "versions": environment.get("versions") or {},
+        "versions": dict(environment.get("versions") or {}),
     }
 
 

@@ -72,7 +72,7 @@ def _folders(workdir, run, arm) -> list[pathlib.Path]:
     rows = [*run.get("students", []), *run.get("sets", [])]
     chosen = {}
     for row in sorted(rows, key=lambda row: (-row["ipc"], row["set"])):
-        if row["images"] in known:
+        if row.get("images") in known:
             chosen.setdefault(row["arm"], known[row["images"]])
     order = [arm, *dict.fromkeys(row["arm"] for row in rows)]
     moved = [name for name in order if "/" in name]  # methods before baselines

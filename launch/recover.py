@@ -5,7 +5,8 @@
 
 Makes <workdir>/recover/<method>-<start>-ipc<m>-seed<s>-<hash>/, for every ipc and seed
 of the config: the images as uint8 with labels and weights (artifact.npz), the losses
-(history.json, curves.png), and a picture of them beside real ones (grid.png).
+(history.json, curves.png), what the first images looked like on the way (frames.npz),
+and a picture of them beside real ones (grid.png).
 """
 
 import functools
