@@ -405,7 +405,7 @@ class TestWaves:
         monkeypatch.setattr(recover.parallel, "device_count", lambda: before)
         with stopped_after(last):  # the first step of the last wave
             recover.run(config, stopped)
-        until(lambda: last in states(only(stopped, "recover")))
+        until(lambda: states(only(stopped, "recover")) == [last - 1, last])
         monkeypatch.setattr(recover.parallel, "device_count", lambda: after)
         recover.run(config, stopped)
         wanted = checkpoint.load(only(tmp_path / "whole", "recover"))
