@@ -3,17 +3,15 @@
 Its pictures are PNG in the text, its plots are SVG, and it asks no server for anything.
 """
 
-import base64
 import importlib.resources
-import io
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from ddjax import charts, metrics
+from ddjax import charts, metrics, pictures
 
-__all__ = ["Gallery", "Page", "Plane", "picture", "render", "strip"]
+__all__ = ["Gallery", "Page", "Plane", "render"]
 
 _SIDE, _FILM_SIDE = 64, 48  # pixels; larger images are shown smaller
 _CLASSES, _EACH, _PAIRS = 20, 10, 20  # of a set, at most
@@ -112,7 +110,7 @@ def _facts(page: Page) -> dict:
         "students": len(students),
         "commit": str(environment.get("commit") or "")[:12],
         "device": device if isinstance(device, str) else str(device),
-        "versions": environment.get("versions") or {},
+        "versions": dict(environment.get("versions") or {}),
     }
 
 
@@ -328,71 +326,24 @@ def _costs(stages) -> list[dict]:
 # Pictures -----------------------------------------------------------------------------
 
 
-def picture(pixels: np.ndarray) -> str:
-    """The address of a picture that holds its own PNG.
-
-    Args:
-      pixels: [H, W, ch] uint8; one, two (with opacity), three or four channels.
-    """
-    from PIL import Image  # slow to import
-
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def strip(images: np.ndarray, columns: int) -> np.ndarray:
-    """[n, H, W, ch] to one picture of rows, with clear lines between the images."""
-    images = _visible(images)
-    gap = max(1, images.shape[1] // 16)
-    missing = -len(images) % columns
-    images = np.pad(images, ((0, missing), (0, gap), (0, gap), (0, 0)))
-    _, height, width, channels = images.shape
-    tiled = images.reshape(-1, columns, height, width, channels)
-    return tiled.transpose(0, 2, 1, 3, 4).reshape(-1, columns * width, channels)
-
-
-def _visible(images: np.ndarray) -> np.ndarray:
-    """Grey or red, green and blue; and opacity."""
-    images = images[..., :3] if images.shape[-1] >= 3 else images[..., :1]
-    return np.concatenate([images, np.full_like(images[..., :1], 255)], axis=-1)
-
-
-def _small(images: np.ndarray, side: int = _SIDE) -> np.ndarray:
-    """At most `side` pixels, by averaging."""
-    from PIL import Image  # slow to import
-
-    if max(images.shape[1:3]) <= side:
-        return images
-    share = side / max(images.shape[1:3])
-    size = [max(1, round(images.shape[axis] * share)) for axis in (2, 1)]
-    grey = images.shape[-1] < 3
-    shown = images[..., 0] if grey else images[..., :3]
-    small = [Image.fromarray(x).resize(size, Image.Resampling.BOX) for x in shown]
-    return np.stack(small)[..., None] if grey else np.stack(small)
-
-
-def _area(images, side: int) -> int:
-    """Pixels of an image as it is shown."""
-    height, width = images.shape[1:3]
-    return int(height * width * min(1, side / max(height, width)) ** 2)
-
-
 def _shown(gallery: Gallery) -> dict:
     """A strip of images for each class."""
     labels = np.asarray(gallery.labels)
     known = np.unique(labels)
     shown = known[:: math.ceil(len(known) / _CLASSES)]
     room = gallery.share * _IMAGES_ROOM
-    most = max(1, int(room / (_area(gallery.images, _SIDE) * len(shown))))
+    most = max(1, int(room / (pictures.area(gallery.images, _SIDE) * len(shown))))
     each = min(_EACH, most, max(np.bincount(labels)))
     rows = []
     for label in shown:
-        images = _small(gallery.images[np.flatnonzero(labels == label)[:each]])
-        pixels = strip(images, len(images))
+        images = pictures.small(
+            gallery.images[np.flatnonzero(labels == label)[:each]], _SIDE
+        )
+        pixels = pictures.strip(images, len(images))
         row = {"name": gallery.classes[label], "count": len(images)}
-        rows.append({**row, "image": picture(pixels), "size": pixels.shape[1::-1]})
+        rows.append(
+            {**row, "image": pictures.picture(pixels), "size": pixels.shape[1::-1]}
+        )
     counts = {"each": each, "of": len(labels) // len(known), "classes": len(known)}
     return {"arm": gallery.arm, "ipc": gallery.ipc, "rows": rows, **counts}
 
@@ -405,19 +356,22 @@ def _films(galleries) -> list[dict]:
 def _film(gallery: Gallery, room: float) -> dict:
     """All frames below each other in one picture."""
     steps, images = gallery.frames
-    most = max(1, int(room / (_area(images[0], _FILM_SIDE) * len(images))))
+    most = max(1, int(room / (pictures.area(images[0], _FILM_SIDE) * len(images))))
     count = images.shape[1]
     chosen = np.arange(count)
     if count > most:  # evenly, so that all classes have their turn
         chosen = np.unique(np.linspace(0, count - 1, most).astype(int))
     columns = min(10, math.ceil(math.sqrt(len(chosen))))
-    frames = [strip(_small(frame[chosen], _FILM_SIDE), columns) for frame in images]
+    frames = [
+        pictures.strip(pictures.small(frame[chosen], _FILM_SIDE), columns)
+        for frame in images
+    ]
     height, width = frames[0].shape[:2]
     return {
         "arm": gallery.arm,
         "ipc": gallery.ipc,
         "steps": [int(step) for step in steps],
-        "image": picture(np.concatenate(frames)),
+        "image": pictures.picture(np.concatenate(frames)),
         "size": (width, height),
     }
 
@@ -427,7 +381,7 @@ def _pairs(gallery: Gallery) -> dict:
     rows, real = gallery.beside
     labels = np.asarray(gallery.labels)[rows]
     rank = np.arange(len(rows)) - np.searchsorted(labels, labels)
-    room = gallery.share * _PAIRS_ROOM / (2 * _area(real, _SIDE))
+    room = gallery.share * _PAIRS_ROOM / (2 * pictures.area(real, _SIDE))
     most = max(1, min(_PAIRS, int(room)))
     order = np.lexsort((labels, rank))[:most]  # the first of every class come first
     found = []
@@ -437,12 +391,16 @@ def _pairs(gallery: Gallery) -> dict:
         found.append(
             {
                 "name": gallery.classes[labels[position]],
-                "distilled": picture(_visible(_small(mine[None])[0])),
-                "real": picture(_visible(_small(other[None])[0])),
+                "distilled": _alone(mine),
+                "real": _alone(other),
                 "distance": float(distance),
             }
         )
     return {"arm": gallery.arm, "ipc": gallery.ipc, "pairs": found}
+
+
+def _alone(image) -> str:
+    return pictures.picture(pictures.visible(pictures.small(image[None], _SIDE)[0]))
 
 
 # Plots --------------------------------------------------------------------------------

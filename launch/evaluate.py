@@ -55,9 +55,7 @@ def run(config, workdir) -> list[dict]:
     records = train(config, workdir, chosen)
     teacher = squeeze.run(config, workdir)
     sets = _measured(config, workdir, teacher) if config.evaluate.quality else []
-    report.write(
-        config, workdir, runs.assemble(config, workdir, teacher, records, sets)
-    )
+    report.write(workdir, runs.assemble(config, workdir, teacher, records, sets))
     return records
 
 

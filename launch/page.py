@@ -8,7 +8,6 @@ import pprint
 import numpy as np
 
 from ddjax import checkpoint, page
-from launch import arms
 
 _REAL = 1500  # points of the map, at most
 _FEATURES_MB = 2000  # of a file of features; a larger one is not read for a map
@@ -16,11 +15,10 @@ _OTHERS = 0.3  # of the room of the set that the config is about
 _FILMS = 3  # arms whose frames and neighbours are shown
 
 
-def write(config, workdir, run: dict) -> pathlib.Path:
+def write(workdir, run: dict) -> pathlib.Path:
     """Writes the page; what the folder lacks is left out.
 
     Args:
-      config: of the experiment.
       workdir: of the run.
       run: of records.json.
 
@@ -29,20 +27,19 @@ def write(config, workdir, run: dict) -> pathlib.Path:
     """
     path = pathlib.Path(workdir) / "report" / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = page.render(read(arms.ours(config), workdir, run)).encode()
+    text = page.render(read(workdir, run)).encode()
     checkpoint.write_atomically(path, lambda file: file.write(text))
     return path
 
 
-def read(arm: str, workdir, run: dict) -> page.Page:
+def read(workdir, run: dict) -> page.Page:
     """All that the page shows.
 
     Args:
-      arm: what the run is about; shown first.
       workdir: of the run.
       run: of records.json.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, arm = pathlib.Path(workdir), _about(run)
     folders = _folders(workdir, run, arm)
     looked = _by_images(workdir)
     galleries = tuple(
@@ -63,6 +60,12 @@ def read(arm: str, workdir, run: dict) -> page.Page:
 # Sets ---------------------------------------------------------------------------------
 
 
+def _about(run) -> str:
+    """The arm that the run's config is about; it is shown first."""
+    section = run.get("config", {}).get("recover", {})
+    return f"{section['method']}/{section['start']}" if section else ""
+
+
 def _folders(workdir, run, arm) -> list[pathlib.Path]:
     """The first set of every arm at its largest ipc; the config's arm comes first."""
     known = {
@@ -72,7 +75,7 @@ def _folders(workdir, run, arm) -> list[pathlib.Path]:
     rows = [*run.get("students", []), *run.get("sets", [])]
     chosen = {}
     for row in sorted(rows, key=lambda row: (-row["ipc"], row["set"])):
-        if row["images"] in known:
+        if row.get("images") in known:
             chosen.setdefault(row["arm"], known[row["images"]])
     order = [arm, *dict.fromkeys(row["arm"] for row in rows)]
     moved = [name for name in order if "/" in name]  # methods before baselines

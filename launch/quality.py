@@ -7,13 +7,13 @@ measured once, in <workdir>/stats/real-<hash>/.
 """
 
 import math
-import time
 
 import jax
 import numpy as np
 from absl import logging
 
 from ddjax import checkpoint, data, quality, stats
+from launch import meter
 
 _SAMPLE = 1000  # real images whose nearest others are looked for
 _SHOWN = 10  # neighbours kept of each class
@@ -45,10 +45,9 @@ def measure(config, workdir, teacher, seen, distilled) -> dict:
     stage = checkpoint.Stage(workdir, "quality", name, made_from)
     if not stage.complete:
         real = _real(config, workdir, teacher, seen)
-        began = time.monotonic()
-        arrays, record = _measure(teacher, seen, distilled, real)
-        record["seconds"] = time.monotonic() - began
-        stage.finish(arrays, record)
+        with meter.watch() as cost:
+            arrays, record = _measure(teacher, seen, distilled, real)
+        stage.finish(arrays, {**record, **cost.record()})
     record = stage.record()
     if record["test_copies"]:
         logging.warning(
@@ -126,13 +125,13 @@ def _real(config, workdir, teacher, seen) -> dict:
     }
     stage = checkpoint.Stage(workdir, "stats", "real", made_from)
     if not stage.complete:
-        began, train = time.monotonic(), teacher.train.images
-        options = {"size": _SAMPLE, "seed": config.seed}
-        found = {
-            "pixels": quality.real_nearest(train, **options),
-            "features": quality.real_nearest(seen.features, **options),
-            "train": quality.digests(train),
-            "test": quality.digests(teacher.test.images),
-        }
-        stage.finish(found, {"seconds": time.monotonic() - began})
+        train, options = teacher.train.images, {"size": _SAMPLE, "seed": config.seed}
+        with meter.watch() as cost:
+            found = {
+                "pixels": quality.real_nearest(train, **options),
+                "features": quality.real_nearest(seen.features, **options),
+                "train": quality.digests(train),
+                "test": quality.digests(teacher.test.images),
+            }
+        stage.finish(found, cost.record())
     return stage.load()

@@ -5,8 +5,8 @@
 
 Makes <workdir>/recover/<method>-<start>-ipc<m>-seed<s>-<hash>/, for every ipc and seed
 of the config: the images as uint8 with labels and weights (artifact.npz), the losses
-(metrics.jsonl, curves.png), a picture of them beside real ones (grid.png), and the card
-of the set (README.md).
+(metrics.jsonl, curves.png), what the first images looked like on the way (frames.npz),
+a picture of them beside real ones (grid.png), and the card of the set (README.md).
 """
 
 import functools

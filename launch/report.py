@@ -41,7 +41,8 @@ _SET = ("arm", "ipc", "set")
 
 def run(config, workdir) -> None:
     """Writes <workdir>/report/ again, from the records of the last evaluation."""
-    write(config, workdir, records(workdir))
+    del config
+    write(workdir, records(workdir))
 
 
 # Reading -----------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def joined(paths) -> dict:
 # Writing -----------------------------------------------------------------------------
 
 
-def write(config, workdir, run: dict) -> None:
+def write(workdir, run: dict) -> None:
     """Writes a run's records, tables and pictures, and prints the tables.
 
     In <workdir>/report/: records.json, table.md (all tables), table.tex, table.csv,
@@ -126,7 +127,6 @@ def write(config, workdir, run: dict) -> None:
     and model, grid.png, and index.html, the page that shows it all.
 
     Args:
-      config: of the experiment.
       workdir: of the run.
       run: what `records` reads.
 
@@ -152,7 +152,7 @@ def write(config, workdir, run: dict) -> None:
         )
     for name, figure in _figures(workdir, students):
         figure.savefig(folder / f"{name}.png")
-    logging.info("page: %s", page.write(config, workdir, run))
+    logging.info("page: %s", page.write(workdir, run))
     print(f"\n{run['name']}\n\n{texts['table.md']}")
     logging.info("report: %s", folder)
 

@@ -84,7 +84,7 @@ def workdir(tmp_path_factory, config):
         "sets": [{**row, "w2": 1.5} for row in students],
         "stages": [{"stage": "recover", "name": "x", "seconds": 2.0}],
     }
-    page.write(config, workdir, run)
+    page.write(workdir, run)
     return workdir, run
 
 
@@ -118,14 +118,14 @@ def test_map_shows_the_atoms_of_this_set(workdir):
 
 def test_page_does_not_change_when_written_again(workdir, config):
     before = text_of(workdir[0])
-    page.write(config, *workdir)
+    page.write(*workdir)
     assert text_of(workdir[0]) == before
     assert [p.name for p in (workdir[0] / "report").iterdir()] == ["index.html"]
 
 
 def test_empty_folder_gives_a_page(tmp_path, config):
     """Ten sentences; nothing is needed but the name."""
-    page.write(config, tmp_path, {"name": "empty"})
+    page.write(tmp_path, {"name": "empty"})
     assert text_of(tmp_path).count('class="absent"') == 10
 
 
@@ -136,7 +136,7 @@ def test_frames_are_never_unpickled(workdir, config, tmp_path):
     images = np.array([{}], dtype=object)
     np.savez(path, allow_pickle=True, steps=[0], images=images)
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        page.write(config, tmp_path / "copy", workdir[1])
+        page.write(tmp_path / "copy", workdir[1])
 
 
 # In a browser -------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def workdir(tmp_path_factory):
     for row in run["students"]:
         if (row["arm"], row["ipc"], row["set"]) == ("wmdd/noise", 10, 0):
             row["images"] = stage.hash
-    report.write(None, workdir, run)
+    report.write(workdir, run)
     return workdir
 
 
@@ -188,13 +188,13 @@ class TestWrite:
 
     def test_run_without_sets_has_no_table_of_them(self, tmp_path):
         run = {**made(), "sets": []}
-        report.write(None, tmp_path, run)
+        report.write(tmp_path, run)
         assert "Images, means" not in (tmp_path / "report" / "table.md").read_text()
         assert not (tmp_path / "report" / "grid.png").exists()
 
     def test_what_cannot_be_read_is_not_written(self, tmp_path):
         with pytest.raises(ValueError, match="'stages' is missing"):
-            report.write(None, tmp_path, {**made(), "stages": None})
+            report.write(tmp_path, {**made(), "stages": None})
         assert not (tmp_path / "report").exists()
 
 
@@ -269,7 +269,7 @@ class TestTitle:
 def other(tmp_path_factory):
     """Another run, five points better."""
     folder = tmp_path_factory.mktemp("other")
-    report.write(None, folder, made("better", 0.05))
+    report.write(folder, made("better", 0.05))
     return folder
 
 
