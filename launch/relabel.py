@@ -15,7 +15,7 @@ from ddjax import checkpoint, relabel, student
 from launch import arms, meter, program, progress, recover, squeeze, students
 
 _BLOCK = 1000  # steps kept together while the labels are made
-_HALF, _SINGLE = 2, 4  # bytes of a float16 and of a float32
+_HALF, _FLOAT = 2, 4  # bytes of a float16 and of a float32
 
 
 class Labels(NamedTuple):
@@ -112,7 +112,7 @@ def sizes(labels: str, recipe, teacher, distilled) -> Sizes:
     if labels == "hard" or recipe.loss == "mse_ce":  # which reads the class too
         label_bytes += count * (1 if classes <= 256 else 2)
     equal = np.ptp(np.asarray(images.weights)) == 0
-    other_bytes = 0 if equal else _SINGLE * count
+    other_bytes = 0 if equal else _FLOAT * count
     if labels == "online":
         variables = jax.tree.leaves(teacher.variables)
         other_bytes += sum(np.asarray(x).nbytes for x in variables)
