@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddjax import checkpoint, export, selection, stats
+from ddjax import checkpoint, export, stats
 from ddjax.types import DistilledSet
 from launch import arms, recover, relabel
 
@@ -110,11 +110,6 @@ def imported(path: str, info) -> recover.Distilled:
     pixels = np.ascontiguousarray(stored.images)
     identity = checkpoint.digest(pixels, stored.labels, stored.weights)
     return recover.Distilled(images, identity, record)
-
-
-def is_baseline(arm: str) -> bool:
-    """Whether an arm is made of real images."""
-    return arm in selection.names() or arm in (WHOLE, EQUAL)
 
 
 def _some(classes) -> str:

@@ -21,7 +21,7 @@ from ddjax import (
     student,
 )
 from ddjax.types import Barycenter, ClassStats, Context, DataInfo, Moments
-from launch import arms, atoms, evaluate, inputs, progress, students
+from launch import arms, atoms, comparison, inputs, progress, students
 from launch import relabel as relabel_stage
 from launch import squeeze as squeeze_stage
 
@@ -219,7 +219,7 @@ def _evaluate(plan) -> list[Row]:
     ]
     if section.whole_epochs:
         whole = int(plan.outline.counts.sum())
-        sizes.append((evaluate.WHOLE, whole, section.whole_epochs, 1))
+        sizes.append((comparison.WHOLE, whole, section.whole_epochs, 1))
     for size, labels, name, model in itertools.product(
         sizes, section.labels, section.recipes, section.models
     ):

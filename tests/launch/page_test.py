@@ -100,7 +100,7 @@ def test_every_block_has_something_to_show(workdir):
 
 def test_ours_comes_first_and_methods_before_baselines(workdir):
     """The first set of each, from the folder that its hash names."""
-    found = page.read("wmdd/real", *workdir)
+    found = page.read(*workdir)
     assert [g.arm for g in found.galleries] == ["wmdd/real", "wmdd/noise", "random"]
     np.testing.assert_array_equal(found.galleries[0].images, noise(0, 6))
     assert [row["step"] for row in found.galleries[0].losses] == [1, 2]
@@ -108,7 +108,7 @@ def test_ours_comes_first_and_methods_before_baselines(workdir):
 
 def test_map_shows_the_atoms_of_this_set(workdir):
     """Those of the other seed lie far away."""
-    plane = page.read("wmdd/real", *workdir).plane
+    plane = page.read(*workdir).plane
     real, labels = plane.real
     assert real.shape == (30, 2) and np.bincount(labels).tolist() == [8, 10, 12]
     assert plane.atoms[1].tolist() == plane.distilled[1].tolist() == [0, 0, 1, 1, 2, 2]

@@ -108,7 +108,8 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     stage = checkpoint.Stage(workdir, "recover", "wmdd-noise-ipc10-seed0", {"arm": 1})
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
-    stage.finish({"images": images}, {})
+    labels, weights = np.repeat(np.arange(3), 10), np.full(30, 0.1)
+    stage.finish({"images": images, "labels": labels, "weights": weights}, {})
     run = made()
     for row in run["students"]:
         if (row["arm"], row["ipc"], row["set"]) == ("wmdd/noise", 10, 0):
