@@ -71,13 +71,24 @@ def equal_bytes(config, workdir, teacher, seen, entry, labels, recipe) -> Entry 
     needed = ours.record["image_bytes"] + sum(
         relabel.sizes(labels, recipe, teacher, ours)
     )
-    each = math.prod(info.shape) + (1 if info.num_classes <= 256 else 2)
-    ipc = min(needed // (each * info.num_classes), *stats.class_counts(teacher.train))
-    found = recover.make(config, workdir, teacher, seen, "random", int(ipc), entry.seed)
+    ipc = affordable(needed, info, stats.class_counts(teacher.train))
+    found = recover.make(config, workdir, teacher, seen, "random", ipc, entry.seed)
     record = {**found.record, "arm": EQUAL, "ipc": ours.record["ipc"]}
     return Entry(
         found._replace(record=record), entry.seed, config.evaluate.whole_epochs
     )
+
+
+def affordable(size: int, info, counts) -> int:
+    """Images per class, with hard labels, in so many bytes; each class has as many.
+
+    Args:
+      size: bytes.
+      info: of the data.
+      counts: [C], images of each class.
+    """
+    each = math.prod(info.shape) + (1 if info.num_classes <= 256 else 2)
+    return int(min(size // (each * info.num_classes), *counts))
 
 
 def imported(path: str, info) -> recover.Distilled:

@@ -234,7 +234,28 @@ def _evaluate(plan) -> list[Row]:
         cost = costs[key]._replace(memory=costs[key].memory + images)
         told = f"{number} students ({model}), {what}, {labels} labels, {name}"
         rows.append(_row(plan, "evaluate", told, steps, cost, 0))
+        if section.whole_epochs and labels != "hard" and epochs is None:
+            rows.append(_equal_bytes(plan, what, count, labels, name, model))
     return rows
+
+
+def _equal_bytes(plan, what, count, labels, name, model) -> Row:
+    """Students on random images with hard labels that take as many bytes."""
+    config, info = plan.config, plan.outline.info
+    recipe = students.recipe(config, name, model, count, info)
+    needed = count * math.prod(info.shape)
+    needed += relabel_stage.soft_bytes(labels, recipe, count, info.num_classes)
+    needed += _size(plan.variables) if labels == "online" else 0
+    count = comparison.affordable(needed, info, plan.outline.counts) * info.num_classes
+    recipe = students.recipe(
+        config, name, model, count, info, config.evaluate.whole_epochs
+    )
+    number = config.recover.sets * config.evaluate.students
+    batch = min(recipe.views.batch_size, count)
+    cost = _student_cost(plan, recipe, batch, "hard", model)
+    told = f"{number} students ({model}), random, bytes of {what}, {labels}, {name}"
+    steps = number * student.num_steps(recipe, count)
+    return _row(plan, "evaluate", told, steps, cost, 0)
 
 
 def _student_cost(plan, recipe, batch, labels, model) -> parallel.Cost:

@@ -42,6 +42,8 @@ def show(config) -> None:
     ]
     print(tables.markdown_table(header, cells))
     print(verdict(rows))
+    if rates := config.evaluate.learning_rates:
+        print(f"All of it {len(rates)} times more, to choose from as many rates.")
 
 
 def outlined(config) -> Plan:

@@ -14,6 +14,8 @@ from ddjax import data, models
 from ddjax.types import DataInfo
 from launch import program
 
+collect_ignore_glob = ["**/make_*.py", "make_*.py"]  # they need PyTorch
+
 flags.FLAGS.mark_as_parsed()
 program.enable_compile_cache()
 
