@@ -1,12 +1,25 @@
 """The README's examples run, and its commands are the ones CI uses."""
 
+import doctest
 import pathlib
 import re
 
 import numpy as np
+import pytest
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
-PIPELINE, TRANSPORT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+from launch import report
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SHORT, PIPELINE, TRANSPORT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_short_example_says_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes a picture and a set
+    example = doctest.DocTestParser().get_doctest(SHORT, {}, "README.md", None, 0)
+    assert len(example.examples) >= 8
+    assert doctest.DocTestRunner().run(example).failed == 0
+    assert (tmp_path / "digits.png").exists()
 
 
 def test_library_example_runs():
@@ -30,7 +43,20 @@ def test_commands_are_there():
 
 
 def test_every_file_it_names_exists():
-    root = pathlib.Path(__file__).parent.parent
     for name in re.findall(r"`((?:ddjax|launch|configs|tests)/[\w/.]*)`", README):
         if "<" not in name and "mine" not in name:
-            assert (root / name).exists(), name
+            assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("run", ["default", "default-6x3", "cifar10-cpu"])
+def test_tables_are_made_of_the_records(run):
+    found = report.records(ROOT / "benchmarks" / "results" / run)
+    table = report.markdown(found).split("\n\n")[1]
+    assert table.startswith("| IPC") and table in README
+
+
+def test_differences_are_made_of_the_records():
+    run = report.joined([ROOT / "benchmarks" / "results" / "default-6x3"])
+    lines = report.between(run, "wmdd/noise", "sre2l/noise")
+    for line in lines.splitlines() if isinstance(lines, str) else lines:
+        assert f"    {line}\n" in README
