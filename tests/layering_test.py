@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
     {"types"},
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
-    | {"optimizers", "selection", "charts", "pictures"},
+    | {"optimizers", "selection"},
     {"methods", "loop", "training"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
     | {"patches", "quality", "tables", "export"},

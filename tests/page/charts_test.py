@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ddjax import charts
+from ddjax.page import charts
 
 
 def numbers(path):

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ddjax import pictures
+from ddjax.page import pictures
 
 
 def test_picture_holds_the_pixels():
