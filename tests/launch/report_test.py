@@ -108,8 +108,9 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     stage = checkpoint.Stage(workdir, "recover", "wmdd-noise-ipc10-seed0", {"arm": 1})
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+    about = {"arm": "wmdd/noise", "ipc": 10, "classes": ["a", "b", "c"]}
     labels, weights = np.repeat(np.arange(3), 10), np.full(30, 0.1)
-    stage.finish({"images": images, "labels": labels, "weights": weights}, {})
+    stage.finish({"images": images, "labels": labels, "weights": weights}, about)
     run = made()
     for row in run["students"]:
         if (row["arm"], row["ipc"], row["set"]) == ("wmdd/noise", 10, 0):
@@ -127,7 +128,7 @@ class TestWrite:
             for recipe in ("wmdd", "wmdd+plain", "dm")
         }
         texts = {"records.json", "table.md", "table.tex", "table.csv", "scores.csv"}
-        assert names == texts | pictures | {"sets.csv", "grid.png"}
+        assert names == texts | pictures | {"sets.csv", "grid.png", "index.html"}
         for picture in pictures:
             start = (workdir / "report" / picture).read_bytes()[:4]
             assert start == b"\x89PNG"

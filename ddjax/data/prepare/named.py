@@ -11,6 +11,7 @@ cifar10_h, dmlab, imagenet2012_corrupted and sun397 do, and are refused with a r
 import contextlib
 import difflib
 import fcntl
+import os
 import pathlib
 import re
 import shlex
@@ -174,7 +175,9 @@ def _clean(builder, root: pathlib.Path) -> None:
     shutil.rmtree(_extracted(builder, root), ignore_errors=True)
     versions = pathlib.Path(builder.data_path).parent
     unfinished = [*versions.glob("incomplete.*")]
-    unfinished += (root / "downloads" / builder.name).rglob("*.tmp.*")
+    # Not rglob: TFDS's threads remove some of these while we look.
+    for folder, inner, _ in os.walk(root / "downloads" / builder.name):
+        unfinished += [pathlib.Path(folder, name) for name in inner if ".tmp." in name]
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
     for path in (versions, *versions.parents):
