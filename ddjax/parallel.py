@@ -125,11 +125,24 @@ class Spread(NamedTuple):
 single = Spread(lambda step: jax.jit(step, donate_argnums=0), jax.device_put)
 """One chunk, or one student, on one device."""
 
+
+def _side_by_side(arguments):
+    """As many of the stack on each device, on as many devices as divide it."""
+    state, shared, private = arguments
+    count = len(jax.tree.leaves(state)[0])
+    used = max(n for n in range(1, device_count() + 1) if count % n == 0)
+    mesh = Mesh(np.array(jax.local_devices()[:used]), ("stack",))
+    split = NamedSharding(mesh, PartitionSpec("stack"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state, private = jax.device_put((state, private), split)
+    return state, jax.device_put(shared, everywhere), private
+
+
 stacked = Spread(
     lambda step: jax.jit(jax.vmap(step, in_axes=_AXES), donate_argnums=0),
-    jax.device_put,
+    _side_by_side,
 )
-"""Several on one device, side by side: students that differ in their seed."""
+"""Several side by side, over all devices: students that differ in their seed."""
 
 
 def over_devices(count: int) -> Spread:

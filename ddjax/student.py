@@ -214,6 +214,7 @@ def train(
     trained = variables(state)
     if not many:
         return [trained]
+    trained = jax.device_get(trained)  # from all devices
     return [jax.tree.map(lambda x, i=i: x[i], trained) for i in range(len(keys))]
 
 

@@ -52,6 +52,13 @@ class TestSpread:
         got = run(parallel.single, state, index, shared, private)
         chex.assert_trees_all_close(got, wanted, rtol=1e-6)
 
+    @pytest.mark.parametrize("count, devices", [(3, 1), (4, 2)])
+    def test_stack_is_spread_over_devices_that_divide_it(self, count, devices):
+        state, _, shared, private = arguments(count)
+        placed = parallel.stacked.place((state, shared, private))
+        used = {len(x.sharding.device_set) for x in jax.tree.leaves(placed)}
+        assert used == {devices}
+
     @pytest.mark.parametrize("count", [1, 3])
     def test_stacked(self, count):
         got = run(parallel.stacked, *arguments(count))
