@@ -162,6 +162,9 @@ def choose(
       ipc: images per class.
       seed: of the draw.
 
+    Returns:
+      DistilledSet, class-major, with uint8 images and equal weights.
+
     Raises:
       ValueError: unknown baseline, or a class has fewer images.
     """
@@ -206,9 +209,11 @@ def evaluate(
       [students] top-1 accuracies in [0, 1]; see `metrics.mean_and_std`.
 
     Raises:
-      ValueError: labels that need a teacher, without one.
+      ValueError: other labels, or no teacher for those that need one.
     """
-    if labels != "hard" and (teacher is None or teacher_fn is None):
+    if labels not in ("hard", "online"):
+        raise ValueError(f"unknown labels {labels!r}; known here: hard, online.")
+    if labels == "online" and (teacher is None or teacher_fn is None):
         raise ValueError(f"labels {labels!r} need teacher and teacher_fn.")
     key_views, key_students = jax.random.split(key)
     keys = jax.random.split(key_students, students)

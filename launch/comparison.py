@@ -15,7 +15,7 @@ import numpy as np
 
 from ddjax import checkpoint, export, stats
 from ddjax.types import DistilledSet
-from launch import arms, recover, relabel
+from launch import arms, inputs, recover, relabel
 
 WHOLE = "whole data"
 EQUAL = "random, as many bytes"
@@ -27,6 +27,18 @@ class Entry(NamedTuple):
     distilled: recover.Distilled
     seed: int  # of the set
     epochs: int | None = None  # None for the recipe's
+
+
+def check(config) -> None:
+    """Refuses imported sets that cannot be scored, before any time is spent.
+
+    Raises:
+      ValueError: see `imported`; or a class has too few real images beside one.
+    """
+    train, _ = inputs.load_data(config)
+    for path in config.evaluate.sets:
+        ipc = imported(path, train.info).record["ipc"]
+        stats.check_ipc(ipc, train.info, stats.class_counts(train))
 
 
 def entries(config, workdir, teacher, seen) -> Iterator[Entry]:

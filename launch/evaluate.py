@@ -51,6 +51,7 @@ class Cell(NamedTuple):
 def run(config, workdir) -> list[dict]:
     """The records of all students; trains those that are missing."""
     arms.check(config)
+    comparison.check(config)
     chosen = rates.search(config, workdir, train)
     records = train(config, workdir, chosen)
     teacher = squeeze.run(config, workdir)

@@ -283,16 +283,17 @@ def _grid(workdir, students):
         path.parent.name.rpartition("-")[2]: path.parent
         for path in (pathlib.Path(workdir) / "recover").glob("*/manifest.json")
     }
-    chosen = {}
-    for row in sorted(students, key=lambda row: (-row["ipc"], row["set"])):
-        if row["images"] in folders:
-            chosen.setdefault(row["arm"], (row["ipc"], folders[row["images"]]))
+    largest = sorted(students, key=lambda row: (-row["ipc"], row["set"]))
+    chosen = dict.fromkeys(row["arm"] for row in students)
+    for row in largest:
+        chosen[row["arm"]] = chosen[row["arm"]] or folders.get(row["images"])
+    chosen = {arm: folder for arm, folder in chosen.items() if folder is not None}
     rows, width = [], 1
-    for arm in dict.fromkeys(row["arm"] for row in students if row["arm"] in chosen):
-        ipc, folder = chosen[arm]
-        images = checkpoint.load(folder)["images"]
-        width = len(images) // ipc
-        shown = columns(images, width, 3)
+    for arm, folder in chosen.items():
+        found = checkpoint.load(folder)
+        width = len(np.unique(found["labels"]))
+        shown = columns(found["images"], width, 3)
+        ipc = len(found["images"]) // width
         rows.append((f"{title(arm)}: {len(shown) // width} of {ipc} per class", shown))
     return report.grid(rows, min(width, 20)) if rows else None
 

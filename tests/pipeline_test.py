@@ -58,6 +58,8 @@ def test_an_online_teacher_labels_every_view(digits, taught):
     assert scores[0] != pipeline.evaluate(*arguments, students=1)[0]
     with pytest.raises(ValueError, match="need teacher"):
         pipeline.evaluate(*arguments, labels="online")
+    with pytest.raises(ValueError, match="unknown labels 'stored'"):
+        pipeline.evaluate(*arguments, **{**online, "labels": "stored"})
 
 
 def test_bad_words_are_refused(digits, taught):

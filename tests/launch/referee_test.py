@@ -160,7 +160,8 @@ def test_an_imported_set_is_an_arm(tmp_path):
     other = train.info._replace(classes=train.info.classes[::-1])
     ddjax.save_distilled(stored._replace(info=other), tmp_path / "mixed", "npz")
     with pytest.raises(ValueError, match="other classes than they learnt"):
-        evaluate.run(quick(sets=(str(tmp_path / "mixed"),)), tmp_path / "run")
+        evaluate.run(quick(sets=(str(tmp_path / "mixed"),)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()  # before anything is made
 
 
 def test_keys_of_students_differ():
