@@ -37,7 +37,7 @@ def run(
       shared: arrays that all chunks or students have in common.
       private: arrays of this one (or a stack of them, see `spread`).
       steps: indices still to run, consecutive.
-      spread: `parallel.single`, `stacked`, or what `over_devices` gives.
+      spread: `parallel.single`, or what `over_devices` or `sharded` gives.
       feed: `index -> arrays` from the host, for data too large to be `shared`. Then the
         step takes `(private, arrays)` for `private`, and steps are not fused.
       observe: called as `(done, state, metrics)` after each block; `metrics` has
@@ -52,7 +52,7 @@ def run(
     while first < steps.stop:
         length = min(block, steps.stop - first)
         program = _compiled(step, spread, length)
-        own = (private, feed(first)) if feed else private
+        own = (private, spread.feed(feed(first))) if feed else private
         state, metrics = program(state, jnp.int32(first), shared, own)
         first += length
         if observe is not None:

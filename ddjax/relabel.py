@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax import parallel
 from ddjax.data import augment, batches, dsa
 
 __all__ = [
@@ -62,6 +63,7 @@ def view(views: Views, key: jax.Array, step, images: jax.Array) -> View:
     """
     key_order, key_view = jax.random.split(key)
     rows = batches.indices(key_order, step, len(images), views.batch_size)
+    rows = parallel.divide(rows)
     key_step = jax.random.fold_in(key_view, step)
     key_crop, key_flip, key_mix = jax.random.split(key_step, 3)
     # Beside the three: what earlier records drew stays as it was.
