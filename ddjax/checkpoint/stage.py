@@ -1,4 +1,4 @@
-"""What is on disk: finished artifacts, and the states of unfinished stages.
+"""The folder of a stage: its artifact, and what there is of an unfinished one.
 
 A stage's folder is `<workdir>/<stage>/<name>-<hash>/`, where the hash is of all the
 artifact was made from (its part of the config, the data, the artifacts upstream). So a
@@ -12,7 +12,6 @@ nothing is overwritten. In the folder:
     unreadable/      states that could not be read, kept until the end
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -21,21 +20,13 @@ import shutil
 import zipfile
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
-__all__ = [
-    "Stage",
-    "canonical",
-    "digest",
-    "fingerprint",
-    "flatten",
-    "load",
-    "record",
-    "unflatten",
-    "write_atomically",
-]
+from ddjax.checkpoint.arrays import canonical, fingerprint, write_atomically
+from ddjax.checkpoint.states import States
+
+__all__ = ["Stage", "load", "record"]
 
 _ARTIFACT, _MANIFEST = "artifact.npz", "manifest.json"
 
@@ -58,7 +49,7 @@ class Stage:
         self.made_from = json.loads(canonical(made_from))
         self.hash = fingerprint(made_from)
         self.folder = pathlib.Path(workdir) / stage / f"{name}-{self.hash}"
-        self._manager = None
+        self._states = States(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".probe{os.getpid()}"
@@ -131,88 +122,23 @@ class Stage:
             logging.warning("%s cannot be read; making it again.", path)
             return None
 
-    # States of unfinished stages ---------------------------------------------------
+    # States of the unfinished stage ---------------------------------------------------
 
     def save(self, step: int, state: Any) -> None:
-        """Saves a state in the background. The last two are kept."""
-        import orbax.checkpoint as ocp
-
-        # A copy: on a CPU the arrays are views of memory that the loop reuses.
-        host = jax.tree.map(lambda x: np.array(x, copy=True), state)
-        with self._refused():
-            self._checkpoints().save(step, args=ocp.args.StandardSave(host))
+        """Saves a state in the background; see `States`."""
+        self._states.save(step, state)
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest state that can be read, or None.
-
-        Args:
-          like: a tree of arrays, or shapes, as `save` was given.
-
-        Returns:
-          (step, state) or None.
-        """
-        if not (self.folder / "checkpoints").exists():
-            return None
-        import orbax.checkpoint as ocp
-
-        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        for step in sorted(self._checkpoints().all_steps(), reverse=True):
-            try:
-                args = ocp.args.StandardRestore(target)
-                state = self._checkpoints().restore(step, args=args)
-                jax.tree.map(_check_shape, state, target)  # orbax does not
-                return step, state
-            except Exception as error:  # noqa: BLE001  (orbax raises many kinds)
-                logging.warning(
-                    "checkpoint %d in %s cannot be read (%s); trying the one before.",
-                    step,
-                    self.folder,
-                    str(error).splitlines()[0],
-                )
-                self._set_aside(step)  # else it could not be saved again
-        return None
+        """The newest state that can be read, or None; see `States`."""
+        return self._states.restore(like)
 
     def close(self) -> None:
         """Waits for saves in the background."""
-        if self._manager is not None:
-            manager, self._manager = self._manager, None
-            with self._refused():
-                manager.close()
+        self._states.close()
 
     def drop_states(self) -> None:
         """Removes all states: orbax saves none below the newest."""
-        self.close()
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-
-    def _set_aside(self, step: int) -> None:
-        self.close()
-        aside = self.folder / "unreadable"
-        aside.mkdir(exist_ok=True)
-        shutil.rmtree(aside / str(step), ignore_errors=True)
-        shutil.move(self.folder / "checkpoints" / str(step), aside / str(step))
-
-    @contextlib.contextmanager
-    def _refused(self):
-        """What orbax raises as a ValueError that says what to do."""
-        try:
-            yield
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"cannot write a state to {self.folder}: {reason} Make room, or choose "
-                "another --workdir, and run the same command again."
-            ) from error
-
-    def _checkpoints(self):
-        if self._manager is None:
-            import orbax.checkpoint as ocp
-
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=2, cleanup_tmp_directories=True
-            )
-            folder = (self.folder / "checkpoints").absolute()
-            self._manager = ocp.CheckpointManager(folder, options=options)
-        return self._manager
+        self._states.drop()
 
 
 def load(folder) -> dict[str, np.ndarray]:
@@ -256,87 +182,6 @@ def _read_manifest(folder: pathlib.Path) -> dict:
         ) from None
 
 
-def _check_shape(found, wanted) -> None:
-    if np.shape(found) != np.shape(wanted):
-        raise ValueError(f"shape {np.shape(found)} instead of {np.shape(wanted)}")
-
-
 def _checksum(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path, write) -> None:
-    """Calls `write(file)` on a temporary file and renames it to `path` at the end.
-
-    Raises:
-      ValueError: the disk is full, or refuses; what was at `path` is untouched.
-    """
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {path}: {error.strerror}. Nothing was overwritten; make "
-            "room, or choose another --workdir, and run the same command again."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def canonical(value) -> str:
-    """One text for equal plain values, whatever their order."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def fingerprint(*values) -> str:
-    """A short hash of plain values."""
-    return hashlib.sha256(canonical(values).encode()).hexdigest()[:12]
-
-
-def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """The arrays of a tree by their path, such as "params/Conv_0/kernel"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def unflatten(arrays: dict[str, np.ndarray], like: Any) -> Any:
-    """Puts arrays back into a tree of the same structure as `like`.
-
-    Raises:
-      ValueError: names or shapes differ; says which.
-    """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {_name(path): tuple(leaf.shape) for path, leaf in leaves}
-    found = {name: array.shape for name, array in arrays.items()}
-    if wanted != found:
-        missing = sorted(set(wanted) - set(found))
-        extra = sorted(set(found) - set(wanted))
-        other = sorted(
-            f"{n} {found[n]} instead of {wanted[n]}"
-            for n in set(wanted) & set(found)
-            if wanted[n] != found[n]
-        )
-        raise ValueError(
-            f"arrays do not fit: missing {missing[:3]}, extra {extra[:3]}, of another "
-            f"shape {other[:3]}. Were they made for another network?"
-        )
-    return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in wanted])
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def digest(*arrays) -> str:
-    """A short hash of arrays: their types, shapes and bytes."""
-    total = hashlib.sha256()
-    for array in map(np.asarray, arrays):
-        total.update(f"{array.dtype}{array.shape}".encode())
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()[:12]
