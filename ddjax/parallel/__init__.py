@@ -34,7 +34,7 @@ from ddjax.parallel.hosts import (
     leave,
     share,
 )
-from ddjax.parallel.mapped import in_turn, mapped
+from ddjax.parallel.calls import in_turn, mapped
 from ddjax.parallel.spread import Spread, divide, over_devices, sharded, single
 
 __all__ = [
