@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = [
     "canonical",
+    "checksum",
     "digest",
     "fingerprint",
     "flatten",
@@ -93,3 +94,12 @@ def digest(*arrays) -> str:
         total.update(f"{array.dtype}{array.shape}".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()[:12]
+
+
+def checksum(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of arrays: their names, types, shapes and bytes, in their order."""
+    about = [[name, x.dtype.name, list(x.shape)] for name, x in arrays.items()]
+    total = hashlib.sha256(canonical(about).encode())
+    for array in arrays.values():
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()

@@ -6,29 +6,38 @@ changed teacher has another folder than the old one: nothing stale is ever read,
 nothing is overwritten. In the folder:
 
     artifact.npz     the arrays, present only when complete
-    manifest.json    what they were made from, their checksum, and the stage's record
-    checkpoints/     states of the unfinished stage (orbax), removed at the end
+    manifest.json    what they were made from, their checksum, the stage's record, and
+                     a checksum of all that
+    checkpoints/     states of the unfinished stage, removed at the end
     parts/           finished parts of the unfinished artifact, removed at the end
     unreadable/      states that could not be read, kept until the end
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-import zipfile
+import socket
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from ddjax.checkpoint.arrays import canonical, fingerprint, write_atomically
-from ddjax.checkpoint.states import States
+from ddjax.checkpoint.arrays import (
+    canonical,
+    checksum,
+    fingerprint,
+    write_atomically,
+)
+from ddjax.checkpoint.states import States, names
 
 __all__ = ["Stage", "load", "record"]
 
 _ARTIFACT, _MANIFEST = "artifact.npz", "manifest.json"
+_UNFINISHED = ("checkpoints", "parts", "unreadable")
+_SUM = "sha256"  # beside the arrays of a part
 
 
 class Stage:
@@ -49,10 +58,11 @@ class Stage:
         self.made_from = json.loads(canonical(made_from))
         self.hash = fingerprint(made_from)
         self.folder = pathlib.Path(workdir) / stage / f"{name}-{self.hash}"
-        self._states = States(self.folder)
+        self._states = {}  # by name
+        begins = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe{os.getpid()}"
+            probe = self.folder / f".probe.{os.getpid()}.{socket.gethostname()}"
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -60,6 +70,10 @@ class Stage:
                 f"cannot write to the work folder {self.folder}: {error.strerror}. "
                 "Choose another one with --workdir=PATH."
             ) from error
+        if begins:
+            self._tell_of_others()
+        elif self.complete:
+            self._tidy()  # it was killed after its last word
 
     # Finished artifacts ------------------------------------------------------------
 
@@ -94,13 +108,12 @@ class Stage:
             "sha256": _checksum(path),
             "record": record,
         }
+        manifest["own_sha256"] = _own_checksum(manifest)
         text = json.dumps(manifest, indent=1).encode()
         write_atomically(self.folder / _MANIFEST, lambda file: file.write(text))
-        self.close()
-        for unfinished in ("checkpoints", "parts", "unreadable"):
-            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
-        for path in self.folder.glob(".*.*.*"):  # what a killed process was writing
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(ValueError):  # a lost state does not matter any more
+            self.close()
+        self._tidy()
 
     # Finished parts of an unfinished artifact ---------------------------------------
 
@@ -108,6 +121,8 @@ class Stage:
         """Writes a part, all or nothing."""
         path = self.folder / "parts" / f"{name}.npz"
         path.parent.mkdir(exist_ok=True)
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        arrays[_SUM] = np.array(checksum(arrays))
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
     def load_part(self, name: str) -> dict[str, np.ndarray] | None:
@@ -116,29 +131,69 @@ class Stage:
         if not path.exists():
             return None
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (EOFError, OSError, ValueError, zipfile.BadZipFile):
-            logging.warning("%s cannot be read; making it again.", path)
+            return _read_part(path)
+        except Exception:  # noqa: BLE001  (damage makes zipfile raise many kinds)
+            logging.warning("%s is damaged; making it again.", path)
             return None
 
     # States of the unfinished stage ---------------------------------------------------
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves a state in the background; see `States`."""
-        self._states.save(step, state)
+    def save(self, step: int, state: Any, name: str = "") -> None:
+        """Saves a state in the background; see `States`.
 
-    def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest state that can be read, or None; see `States`."""
-        return self._states.restore(like)
+        Args:
+          step: above all that were saved.
+          state: a tree of arrays.
+          name: whose it is, where several hosts keep their own.
+        """
+        self._of(name).save(step, state)
+
+    def restore(self, like: Any = None, name: str = "") -> tuple[int, Any] | None:
+        """The newest state of a name that is whole, or None; see `States`.
+
+        Args:
+          like: a tree of arrays, or shapes, as `save` was given; None takes what comes.
+          name: as `save` was given.
+
+        Returns:
+          (step, state) or None; with no `like` the state is arrays by name.
+        """
+        return self._of(name).restore(like)
+
+    def states(self) -> list[str]:
+        """The names that there are states of, sorted."""
+        return names(self.folder)
 
     def close(self) -> None:
         """Waits for saves in the background."""
-        self._states.close()
+        for found in self._states.values():
+            found.close()
 
-    def drop_states(self) -> None:
-        """Removes all states: orbax saves none below the newest."""
-        self._states.drop()
+    def drop_states(self, name: str = "") -> None:
+        """Removes all states of a name: orbax saves none below the newest."""
+        self._of(name).drop()
+
+    def _of(self, name) -> States:
+        if name not in self._states:
+            self._states[name] = States(self.folder, name)
+        return self._states[name]
+
+    def _tidy(self) -> None:
+        """Removes what an unfinished stage has; also what a kill has left of it."""
+        for unfinished in _UNFINISHED:
+            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
+        for path in self.folder.glob(".*.*.*"):  # what a killed process was writing
+            path.unlink(missing_ok=True)
+
+    def _tell_of_others(self) -> None:
+        """Says that another config was not finished, lest it be looked for here."""
+        title = self.folder.name[:-12]
+        for path in self.folder.parent.glob(f"{title}*"):
+            begun = any((path / kind).exists() for kind in _UNFINISHED)
+            if begun and path.name[:-12] == title and not (path / _MANIFEST).exists():
+                logging.info(
+                    "%s is unfinished, of another config; it is left alone.", path
+                )
 
 
 def load(folder) -> dict[str, np.ndarray]:
@@ -170,6 +225,9 @@ def _read_manifest(folder: pathlib.Path) -> dict:
         manifest = json.loads(path.read_text())
         if not {"made_from", "sha256", "record"} <= set(manifest):
             raise ValueError("a field is missing")
+        own = _own_checksum(manifest)
+        if manifest.get("own_sha256", own) != own:  # which the first versions lack
+            raise ValueError("another sum")
         return manifest
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
@@ -180,6 +238,24 @@ def _read_manifest(folder: pathlib.Path) -> dict:
             f"{path} is damaged. Put back a copy, or remove the folder {folder} to "
             "have it made again."
         ) from None
+
+
+def _own_checksum(manifest: dict) -> str:
+    plain = json.loads(json.dumps(manifest))  # as it comes back
+    plain.pop("own_sha256", None)
+    return hashlib.sha256(canonical(plain).encode()).hexdigest()
+
+
+def _read_part(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a part, if they are what was written.
+
+    The sums in a zip file are not enough: a bit in its directory hides an array.
+    """
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
+        arrays = dict(found)
+    if str(arrays.pop(_SUM)) != checksum(arrays):
+        raise ValueError("another sum")
+    return arrays
 
 
 def _checksum(path: pathlib.Path) -> str:

@@ -125,6 +125,44 @@ class TestArtifact:
         with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
             stage.load()
 
+    def test_every_flipped_bit_of_a_manifest_is_found(self, tmp_path):
+        """Or it does no harm: white space is not in the checksum."""
+        stage = make(tmp_path)
+        stage.finish(ARRAYS, {"top1": 0.25, "classes": ["a", "b"]})
+        path = stage.folder / "manifest.json"
+        content, whole, found = path.read_bytes(), checkpoint.record(stage.folder), 0
+        for position in range(8 * len(content)):
+            damaged = bytearray(content)
+            damaged[position // 8] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            try:
+                assert checkpoint.record(stage.folder) == whole
+            except ValueError as error:
+                assert "manifest.json is damaged" in str(error)
+                found += 1
+        assert found > 0.8 * 8 * len(content)
+
+    def test_old_manifest_without_a_checksum_is_read(self, tmp_path):
+        stage = make(tmp_path)
+        stage.finish(ARRAYS, {"top1": 0.25})
+        path = stage.folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        del manifest["own_sha256"]
+        path.write_text(json.dumps(manifest))
+        assert make(tmp_path).record() == {"top1": 0.25}
+
+    def test_what_a_kill_after_the_last_word_left_is_removed(self, tmp_path):
+        stage = make(tmp_path)
+        stage.finish(ARRAYS, {})
+        (stage.folder / "checkpoints" / "7").mkdir(parents=True)
+        (stage.folder / "parts").mkdir()
+        (stage.folder / ".artifact.npz.12345").write_bytes(b"half")
+        assert make(tmp_path).complete
+        assert sorted(p.name for p in stage.folder.iterdir()) == [
+            "artifact.npz",
+            "manifest.json",
+        ]
+
     def test_finishing_drops_what_was_unfinished(self, tmp_path):
         stage = make(tmp_path)
         stage.save(1, {"x": jnp.zeros(2)})
@@ -193,3 +231,47 @@ class TestParts:
         assert stage.load_part("0") is None
         stage.save_part("0", ARRAYS)
         chex.assert_trees_all_equal(stage.load_part("0"), ARRAYS)
+
+    def test_every_flipped_bit_is_found(self, tmp_path, caplog):
+        """Or it does no harm: a date in the zip file."""
+        stage, arrays = make(tmp_path), {"x": np.arange(5), "y": np.float32([1, 2])}
+        stage.save_part("0", arrays)
+        path = stage.folder / "parts" / "0.npz"
+        content, found = path.read_bytes(), 0
+        for position in range(0, 8 * len(content), 3):
+            damaged = bytearray(content)
+            damaged[position // 8] ^= 1 << position % 8
+            path.write_bytes(damaged)
+            part = stage.load_part("0")
+            found += part is None
+            if part is not None:
+                chex.assert_trees_all_equal(part, arrays)
+                chex.assert_trees_all_equal_dtypes(part, arrays)
+        assert found > len(content)
+        assert "is damaged; making it again" in caplog.text
+
+
+class TestOthers:
+    """An unfinished folder of another config is neither read nor touched."""
+
+    def test_is_named_once_and_left_alone(self, tmp_path, caplog):
+        caplog.set_level("INFO")
+        first = make(tmp_path)
+        first.save_part("0", ARRAYS)
+        make(tmp_path, name="other").save_part("0", ARRAYS)
+        make(tmp_path, {"lr": 1}).finish(ARRAYS, {})  # tells of it
+        make(tmp_path, {"lr": 2})
+        make(tmp_path, {"lr": 2})
+        told = [record.getMessage() for record in caplog.records]
+        wanted = f"{first.folder} is unfinished, of another config; it is left alone."
+        assert told == [wanted, wanted]
+        chex.assert_trees_all_equal(first.load_part("0"), ARRAYS)
+
+    def test_goes_on_when_its_config_comes_back(self, tmp_path):
+        first = make(tmp_path)
+        first.save(3, {"x": np.ones(2)})
+        first.close()
+        other = make(tmp_path, {"lr": 2})
+        assert other.restore() is None
+        other.finish(ARRAYS, {})
+        assert make(tmp_path).restore()[0] == 3
