@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddjax import parallel
 
@@ -51,7 +52,7 @@ def run(
     block = 1 if parallel.is_cpu() or feed else _BLOCK
     first = steps.start
     # The index lies where `shared` does, on every device that reads it.
-    shared = (shared, jnp.int32(first))
+    shared = (shared, np.int32(first))
     state, (shared, index), private = spread.place((state, shared, private))
     while first < steps.stop:
         length = min(block, steps.stop - first)
