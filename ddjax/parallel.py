@@ -170,10 +170,15 @@ def _unstacked(step):
 
 def _scatter(arguments):
     state, shared, private = arguments
-    state, private = jax.pmap(lambda x: x)((state, private))
+    state, private = _scatterer()((state, private))
     devices = np.array(jax.local_devices()[: len(jax.tree.leaves(state)[0])])
     everywhere = NamedSharding(Mesh(devices, ("chunks",)), PartitionSpec())
     return state, jax.device_put(shared, everywhere), private
+
+
+@functools.cache  # one object, or each wave would compile it again
+def _scatterer():
+    return jax.pmap(lambda x: x)
 
 
 _alone = Spread(_unstacked, jax.device_put)
