@@ -1,5 +1,6 @@
 """What all programs of an experiment share: its config, and the compile cache."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history
+from launch import command, history, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -27,6 +28,11 @@ _TENSORBOARD = flags.DEFINE_bool(
     "tensorboard",
     False,
     "Write the losses for TensorBoard too, in each stage's folder.",
+)
+_PROFILE = flags.DEFINE_bool(
+    "profile",
+    False,
+    "Write a trace of a few steps of each loop, in its stage's folder.",
 )
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
 
@@ -52,11 +58,12 @@ def main(run: Callable, *, positional: bool = False) -> None:
 
             return plan.show(_CONFIG.value)
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        run(_CONFIG.value, workdir, *arguments)
+        with profile.loops() if _PROFILE.value else contextlib.nullcontext():
+            run(_CONFIG.value, workdir, *arguments)
 
     command.main(
         program,
-        ("config", "workdir", "dry_run", "tensorboard"),
+        ("config", "workdir", "dry_run", "tensorboard", "profile"),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,

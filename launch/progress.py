@@ -9,6 +9,7 @@ import tqdm
 from absl import logging
 
 from launch.history import History
+from launch.profile import Trace
 
 _ROWS = 1000  # of a history, whatever the length of the run
 _LOOK_EVERY_S = 0.5  # how often to wait for the device, to look at its numbers
@@ -114,6 +115,7 @@ class Monitor:
         self._pending, self._kept = [], done
         self._looked = self._saved = time.monotonic()
         self._history = History(stage.folder, done)
+        self._trace = Trace(stage.folder, total, done)
 
     @property
     def history(self) -> list[dict]:
@@ -135,6 +137,7 @@ class Monitor:
                 self._stage.save(done, state)
                 self._kept = done
             self._saved = now
+        self._trace(done, metrics)
 
     def look(self) -> None:
         """Reads what was reported since the last look.

@@ -83,7 +83,9 @@ class TestRun:
         wanted = list(range(1, NUM_STEPS + 1)) if is_cpu else [50, 100, 123]
         assert observer.done == wanted
 
-    @pytest.mark.parametrize("spread", [parallel.sharded(1, 2), parallel.over_devices(2)])
+    @pytest.mark.parametrize(
+        "spread", [parallel.sharded(1, 2), parallel.over_devices(2)]
+    )
     def test_a_stack_equals_one_by_one(self, is_cpu, spread):
         observer = Observer()
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])

@@ -3,7 +3,8 @@
 A stage's folder is `<workdir>/<stage>/<name>-<hash>/`, where the hash is of all the
 artifact was made from (its part of the config, the data, the artifacts upstream). So a
 changed teacher has another folder than the old one: nothing stale is ever read, and
-nothing is overwritten. In the folder:
+nothing is overwritten. Of several hosts, which share the folder, the primary writes
+the artifact, and each the parts and states that are its own. In the folder:
 
     artifact.npz     the arrays, present only when complete
     manifest.json    what they were made from, their checksum, the stage's record, and
@@ -20,11 +21,13 @@ import os
 import pathlib
 import shutil
 import socket
+import time
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from ddjax import parallel
 from ddjax.checkpoint.arrays import (
     canonical,
     checksum,
@@ -37,6 +40,7 @@ __all__ = ["Stage", "load", "record"]
 
 _ARTIFACT, _MANIFEST = "artifact.npz", "manifest.json"
 _UNFINISHED = ("checkpoints", "parts", "unreadable")
+_LATE_S = 90  # what NFS may keep for itself, and more
 _SUM = "sha256"  # beside the arrays of a part
 
 
@@ -72,15 +76,18 @@ class Stage:
             ) from error
         if begins:
             self._tell_of_others()
-        elif self.complete:
+        elif self._written() and parallel.is_primary():
             self._tidy()  # it was killed after its last word
 
     # Finished artifacts ------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
-        """Whether the artifact was finished."""
-        return (self.folder / _MANIFEST).exists()
+        """Whether the artifact was finished; all hosts hear what the primary sees."""
+        complete = parallel.agree(f"complete {self.folder.name}", self._written())
+        if complete:
+            self._await()
+        return complete
 
     def record(self) -> dict:
         """What `finish` was told."""
@@ -97,10 +104,21 @@ class Stage:
     def finish(self, arrays: dict[str, np.ndarray], record: dict) -> None:
         """Writes the artifact, all or nothing, and then drops the checkpoints.
 
+        Of several hosts the primary does; the others wait for it.
+
         Args:
-          arrays: by name; see `flatten`.
+          arrays: by name; see `flatten`. Only the primary's are used.
           record: plain values worth keeping: scores, seconds, class names.
         """
+        with contextlib.suppress(ValueError):  # a lost state does not matter any more
+            self.close()
+        if parallel.is_primary():
+            self._write(arrays, record)
+            self._tidy()
+        parallel.agree(f"finished {self.folder.name}")
+        self._await()
+
+    def _write(self, arrays, record):
         path = self.folder / _ARTIFACT
         write_atomically(path, lambda file: np.savez(file, **arrays))
         manifest = {
@@ -111,9 +129,25 @@ class Stage:
         manifest["own_sha256"] = _own_checksum(manifest)
         text = json.dumps(manifest, indent=1).encode()
         write_atomically(self.folder / _MANIFEST, lambda file: file.write(text))
-        with contextlib.suppress(ValueError):  # a lost state does not matter any more
-            self.close()
-        self._tidy()
+
+    def _written(self) -> bool:
+        return (self.folder / _MANIFEST).exists()
+
+    def _await(self):
+        """Waits for what another host has written: a network's files may come late.
+
+        Raises:
+          ValueError: it does not come.
+        """
+        deadline = time.monotonic() + _LATE_S
+        while not self._written():
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"host 0 has finished {self.folder}, and host "
+                    f"{parallel.host_index()} does not see it. The workdir must be one "
+                    "folder that all hosts share."
+                )
+            time.sleep(0.1)
 
     # Finished parts of an unfinished artifact ---------------------------------------
 

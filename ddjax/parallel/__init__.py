@@ -12,6 +12,7 @@ work that is no loop. Hosts share out what is independent (`share`), and tell ea
 what they must know (`agree`, `gather`).
 """
 
+from ddjax.parallel.calls import in_turn, mapped
 from ddjax.parallel.devices import (
     Cost,
     cost,
@@ -34,7 +35,6 @@ from ddjax.parallel.hosts import (
     leave,
     share,
 )
-from ddjax.parallel.calls import in_turn, mapped
 from ddjax.parallel.spread import Spread, divide, over_devices, sharded, single
 
 __all__ = [
@@ -60,7 +60,7 @@ __all__ = [
     "memory_limit",
     "over_devices",
     "peak_bytes",
-    "share",
     "sharded",
+    "share",
     "single",
 ]

@@ -63,8 +63,13 @@ def _unstacked(step):
 
 def _scatter(arguments):
     state, shared, private = arguments
-    state, private = jax.pmap(lambda x: x)((state, private))
+    state, private = _scatterer()((state, private))
     return state, everywhere(shared, len(jax.tree.leaves(state)[0])), private
+
+
+@functools.cache  # one object, or each wave would compile it again
+def _scatterer():
+    return jax.pmap(lambda x: x)
 
 
 def everywhere(shared, count: int):

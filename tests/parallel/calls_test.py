@@ -107,7 +107,9 @@ class TestInTurn:
         wanted = [jax.jit(self.function)(shared, *c) for c in self.calls(count)]
         assert len(found) == count
         chex.assert_trees_all_equal(found, wanted)
-        assert all(isinstance(x, (np.ndarray, np.generic)) for x in jax.tree.leaves(found))
+        assert all(
+            isinstance(x, (np.ndarray, np.generic)) for x in jax.tree.leaves(found)
+        )
 
     def test_devices_do_not_matter(self, monkeypatch):
         """Bit by bit, for something with sums in it."""
@@ -120,7 +122,9 @@ class TestInTurn:
         calls = [(rng.normal(size=(50, 64)).astype(np.float32),) for _ in range(5)]
         two = list(parallel.in_turn(function, shared, calls))
         monkeypatch.setattr(jax, "local_device_count", lambda: 1)
-        chex.assert_trees_all_equal(list(parallel.in_turn(function, shared, calls)), two)
+        chex.assert_trees_all_equal(
+            list(parallel.in_turn(function, shared, calls)), two
+        )
 
     def test_compiles_once(self, lanes):
         traces = []
