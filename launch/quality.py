@@ -8,11 +8,11 @@ measured once, in <workdir>/stats/real-<hash>/.
 
 import math
 
-import jax
 import numpy as np
 from absl import logging
 
 from ddjax import checkpoint, data, quality, stats
+from ddjax.types import Dataset
 from launch import meter
 
 _SAMPLE = 1000  # real images whose nearest others are looked for
@@ -98,14 +98,9 @@ def _measure(teacher, seen, distilled, real):
 
 def _features(teacher, images) -> np.ndarray:
     """[N, D] float32, by the program that made those of the real images."""
-    report = stats.make_reporter(teacher.network.apply)
-    variables, parts, batch_size = jax.device_put(teacher.variables), [], 100
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-        found, _ = report(variables, np.pad(batch, padding))
-        parts.append(np.asarray(found, np.float32)[: len(batch)])
-    return np.concatenate(parts)
+    info = teacher.train.info._replace(classes=("all",))
+    every = Dataset(images, np.zeros(len(images), np.int32), info)
+    return stats.collect(teacher.network.apply, teacher.variables, every)[0]
 
 
 def _first(labels, count) -> np.ndarray:

@@ -159,11 +159,15 @@ class Stage:
         arrays[_SUM] = np.array(checksum(arrays))
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
+    def has_part(self, name: str) -> bool:
+        """Whether a part was written."""
+        return (self.folder / "parts" / f"{name}.npz").exists()
+
     def load_part(self, name: str) -> dict[str, np.ndarray] | None:
         """A part, or None where it was not finished."""
-        path = self.folder / "parts" / f"{name}.npz"
-        if not path.exists():
+        if not self.has_part(name):
             return None
+        path = self.folder / "parts" / f"{name}.npz"
         try:
             return _read_part(path)
         except Exception:  # noqa: BLE001  (damage makes zipfile raise many kinds)
