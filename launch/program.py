@@ -1,5 +1,6 @@
 """What all programs of an experiment share: its config, and the compile cache."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history
+from launch import command, history, lock
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -37,10 +38,15 @@ def key(config, purpose: str, seed: int = 0) -> jax.Array:
     return jax.random.fold_in(key, seed)
 
 
-def main(run: Callable, *, positional: bool = False) -> None:
+def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None:
     """Runs `run(config, workdir, *arguments)` as a program; see `command.main`.
 
-    Ctrl-C leaves what is done on disk.
+    A signal leaves what is done on disk.
+
+    Args:
+      run: what the program does.
+      positional: whether `run` has further arguments.
+      alone: whether no other program may run in the workdir meanwhile.
     """
 
     def program(*arguments):
@@ -52,7 +58,8 @@ def main(run: Callable, *, positional: bool = False) -> None:
 
             return plan.show(_CONFIG.value)
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        run(_CONFIG.value, workdir, *arguments)
+        with lock.hold(workdir) if alone else contextlib.nullcontext():
+            run(_CONFIG.value, workdir, *arguments)
 
     command.main(
         program,
