@@ -177,8 +177,11 @@ def _train(config, workdir, teacher, cell, bar):
     done, state = stage.restore(like) or (0, None)
     bar.set_description(f"students: {stage.folder.name[:-13]}")
     bar.update(done)
-    monitor = progress.Monitor(stage, bar, _steps(cell), done, config.save_every_s)
-    with meter.watch() as cost:
+    save_every_s, total = config.save_every_s, _steps(cell)
+    with (
+        progress.Monitor(stage, bar, total, done, save_every_s) as monitor,
+        meter.watch() as cost,
+    ):
         trained = student.train(
             keys,
             network,

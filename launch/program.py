@@ -9,7 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history, profile
+from launch import command, history, lock, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -43,10 +43,15 @@ def key(config, purpose: str, seed: int = 0) -> jax.Array:
     return jax.random.fold_in(key, seed)
 
 
-def main(run: Callable, *, positional: bool = False) -> None:
+def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None:
     """Runs `run(config, workdir, *arguments)` as a program; see `command.main`.
 
-    Ctrl-C leaves what is done on disk.
+    A signal leaves what is done on disk.
+
+    Args:
+      run: what the program does.
+      positional: whether `run` has further arguments.
+      alone: whether no other program may run in the workdir meanwhile.
     """
 
     def program(*arguments):
@@ -58,7 +63,11 @@ def main(run: Callable, *, positional: bool = False) -> None:
 
             return plan.show(_CONFIG.value)
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        with profile.loops() if _PROFILE.value else contextlib.nullcontext():
+        nothing = contextlib.nullcontext()
+        with (
+            lock.hold(workdir) if alone else nothing,
+            profile.loops() if _PROFILE.value else nothing,
+        ):
             run(_CONFIG.value, workdir, *arguments)
 
     command.main(

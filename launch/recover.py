@@ -172,8 +172,10 @@ def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:
     done, state = _resume(job, stage, parts)
     total = len(job.waves) * job.num_steps
     film = frames.Frames(stage, job.method, job.context, job.waves[0], job.num_steps)
-    with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
-        monitor = progress.Monitor(stage, bar, total, done, save_every_s)
+    with (
+        progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar,
+        progress.Monitor(stage, bar, total, done, save_every_s) as monitor,
+    ):
         for i, wave in enumerate(job.waves):
             if parts[i] is not None:
                 continue

@@ -55,8 +55,11 @@ def _train(config, stage, network, train, test):
         logging.info("squeeze goes on from step %d.", done)
     total = squeeze.num_steps(recipe, count)
     step, shared, source = _source(config, network, recipe, train, range(done, total))
-    with progress.bar("squeeze", total, done) as bar, source as batches:
-        monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
+    with (
+        progress.bar("squeeze", total, done) as bar,
+        progress.Monitor(stage, bar, total, done, config.save_every_s) as monitor,
+        source as batches,
+    ):
         state = loop.run(
             step,
             state,
