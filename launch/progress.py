@@ -103,7 +103,15 @@ class Monitor:
     left, by an error too, nothing is written in the background any more.
     """
 
-    def __init__(self, stage, shown, total: int, done: int, save_every_s: float):
+    def __init__(
+        self,
+        stage,
+        shown,
+        total: int,
+        done: int,
+        save_every_s: float,
+        whose: str = "",
+    ):
         """Watches one loop.
 
         Args:
@@ -112,10 +120,12 @@ class Monitor:
           total: steps of the loop.
           done: steps already made; their history is taken back from the stage.
           save_every_s: seconds between two saves.
+          whose: name of the states, where each host has its own; "" where all hosts
+            have the same one, which the primary saves.
         """
         self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
         self._stride, self._total, self._done = max(1, total // _ROWS), total, done
-        self._pending, self._kept = [], done
+        self._pending, self._kept, self._whose = [], done, whose
         self._looked = self._saved = time.monotonic()
         self._history = History(stage.folder, done)
         self._trace = Trace(stage.folder, total, done)
@@ -156,7 +166,7 @@ class Monitor:
         # A step of finite loss can still spoil the state: the next loss tells.
         if is_finite(state):
             self._history.sync()  # first: a state without its rows leaves a gap
-            self._stage.save(self._done, state)
+            self._stage.save(self._done, state, self._whose)
             self._kept = self._done
 
     def _stop(self, state) -> None:

@@ -182,9 +182,11 @@ class Stage:
         Args:
           step: above all that were saved.
           state: a tree of arrays.
-          name: whose it is, where several hosts keep their own.
+          name: whose it is, where several hosts keep their own; one that has no name is
+            that of all hosts, and the primary saves it.
         """
-        self._of(name).save(step, state)
+        if name or parallel.is_primary():
+            self._of(name).save(step, state)
 
     def restore(self, like: Any = None, name: str = "") -> tuple[int, Any] | None:
         """The newest state of a name that is whole, or None; see `States`.
@@ -194,9 +196,23 @@ class Stage:
           name: as `save` was given.
 
         Returns:
-          (step, state) or None; with no `like` the state is arrays by name.
+          (step, state) or None; with no `like` the state is arrays by name. All hosts
+          get the same one where it has no name.
         """
-        return self._of(name).restore(like)
+        if name or parallel.host_count() == 1:
+            return self._of(name).restore(like)
+        found = self._of(name).restore(like) if parallel.is_primary() else None
+        about = f"state of {self.folder.name}"
+        step = parallel.agree(about, None if found is None else found[0])
+        if step is not None and not parallel.is_primary():
+            found = self._of(name).restore(like)
+            if found is None or found[0] != step:
+                raise ValueError(
+                    f"host {parallel.host_index()} does not see the state of step "
+                    f"{step} in {self.folder}. The workdir must be one folder that all "
+                    "hosts share."
+                )
+        return found
 
     def states(self) -> list[str]:
         """The names that there are states of, sorted."""
