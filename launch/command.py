@@ -2,10 +2,12 @@
 
 import logging as standard_logging
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
+from ddjax import parallel
 from launch import stopping
 
 _TALKATIVE = ("/orbax/", "/tensorflow_datasets/")
@@ -42,12 +44,19 @@ def main(
             run(*arguments[1:])
         except ValueError as error:
             if _DEBUG.value:
-                raise
-            sys.exit(f"error: {error}")
+                traceback.print_exc()
+            print(f"error: {error}", file=sys.stderr)
+            parallel.fail(str(error))
+            sys.exit(1)
         except stopping.Stopped as stop:
             reason, code = stop.asked
             print(f"\nstopped by {reason}. {stop.left or stopped}", file=sys.stderr)
+            parallel.part()
             sys.exit(code)
+        except Exception as error:
+            traceback.print_exc()
+            parallel.fail(f"{type(error).__name__}: {error}")
+            raise
 
     for name in (*names, "debug"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])

@@ -13,7 +13,7 @@ import time
 
 from absl import logging
 
-_FILE = ".lock"
+FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -54,7 +54,7 @@ def _open(workdir):
     try:
         pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
         # Not emptied: it may tell of another.
-        return open(pathlib.Path(workdir) / _FILE, "a+")
+        return open(pathlib.Path(workdir) / FILE, "a+")
     except OSError as error:
         raise ValueError(
             f"cannot write to the work folder {workdir}: {error.strerror}. Choose "

@@ -9,7 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history, lock, profile
+from launch import command, history, hosts, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -55,6 +55,7 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
     """
 
     def program(*arguments):
+        hosts.join()
         enable_compile_cache()
         if _TENSORBOARD.value:
             history.enable_tensorboard()
@@ -62,17 +63,18 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
             from launch import plan  # which imports the programs
 
             return plan.show(_CONFIG.value)
+        hosts.check()
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
         nothing = contextlib.nullcontext()
         with (
-            lock.hold(workdir) if alone else nothing,
+            hosts.hold(workdir) if alone else nothing,
             profile.loops() if _PROFILE.value else nothing,
         ):
             run(_CONFIG.value, workdir, *arguments)
 
     command.main(
         program,
-        ("config", "workdir", "dry_run", "tensorboard", "profile"),
+        ("config", "workdir", "dry_run", "tensorboard", "profile", *hosts.FLAGS),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,

@@ -8,6 +8,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
+from ddjax import parallel
 from launch import stopping
 from launch.history import History
 from launch.profile import Trace
@@ -170,9 +171,14 @@ class Monitor:
             self._kept = self._done
 
     def _stop(self, state) -> None:
+        together = not self._whose and parallel.host_count() > 1
+        if together and not parallel.is_primary():
+            return  # the primary needs this host's steps until it has saved them
         if self._done > self._kept:
             self._save(state)
         self._stage.close()
+        if together:
+            parallel.release()
         what = self._stage.folder.parent.name
         left = f"{what} goes on from step {self._kept} with the same command."
         raise stopping.Stopped(stopping.requested(), left)

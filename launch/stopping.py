@@ -48,6 +48,11 @@ def requested() -> Request | None:
     return _requests[0] if _requests else None
 
 
+def is_awaited() -> bool:
+    """Whether a loop runs that looks for requests."""
+    return bool(_loops)
+
+
 @contextlib.contextmanager
 def awaited():
     """A loop that looks for requests: within it, signals wait for that.

@@ -33,13 +33,17 @@ from ddjax.parallel.hosts import (
     host_index,
     is_primary,
     leave,
+    part,
+    release,
     share,
 )
 from ddjax.parallel.spread import Spread, divide, over_devices, sharded, single
+from ddjax.parallel.watch import Stops
 
 __all__ = [
     "Cost",
     "Spread",
+    "Stops",
     "agree",
     "alone",
     "connect",
@@ -59,7 +63,9 @@ __all__ = [
     "mapped",
     "memory_limit",
     "over_devices",
+    "part",
     "peak_bytes",
+    "release",
     "sharded",
     "share",
     "single",

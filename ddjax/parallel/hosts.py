@@ -3,24 +3,17 @@
 All go through the same stages in the same order. What is independent they share out
 (`share`); what one must know of another goes over JAX's coordination service (`agree`,
 `gather`), which needs no device and works on any. Where hosts do different work, they
-do it `alone`: within, each is by itself the only host there is.
-
-A host that dies must not leave the others waiting for ever. Each gives a sign of life
-every few seconds, and ends with an error when another has been silent for too long, or
-has told what went wrong with it. JAX's own heartbeat would end it too, later and with
-less to read.
+do it `alone`: within, each is by itself the only host there is. A host that dies is found out by `watch`.
 """
 
 import contextlib
 import itertools
-import json
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable
 
 import jax
+
+from ddjax.parallel import board, watch
 
 __all__ = [
     "agree",
@@ -32,14 +25,14 @@ __all__ = [
     "host_index",
     "is_primary",
     "leave",
+    "part",
+    "release",
     "share",
 ]
 
-_PULSE_S = 1.0
-_WAIT_MS = 5000
 _ALONE = []  # one entry for each `alone` that is open
 _TURN = itertools.count()  # of agreements: the same on all hosts
-_WATCH = []  # the thread that looks after the other hosts
+_WATCH = []  # of the other hosts, where there are any
 
 
 # Who is there ------------------------------------------------------------------------
@@ -92,7 +85,7 @@ def agree(about: str, value=None):
         return value
     turn = next(_TURN)
     if is_primary():
-        _post(f"turn{turn}", [about, value])
+        board.post(f"turn{turn}", [about, value])
         return value
     return _answer(f"turn{turn}", about)
 
@@ -110,49 +103,17 @@ def gather(about: str, value=None) -> list:
     if host_count() == 1:
         return [value]
     turn = next(_TURN)
-    _post(f"turn{turn}/{host_index()}", [about, value])
+    board.post(f"turn{turn}/{host_index()}", [about, value])
     return [_answer(f"turn{turn}/{i}", about) for i in range(host_count())]
 
 
 def _answer(name, about):
-    """What another host has posted, as soon as it has; the watch ends a vain wait."""
-    while True:
-        try:
-            found = _client().blocking_key_value_get(_key(name), _WAIT_MS)
-        except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                raise
-            continue
-        theirs, value = json.loads(found)
-        if theirs != about:
-            raise RuntimeError(
-                f"hosts have lost each other: {about!r} here, {theirs!r} there."
-            )
-        return value
-
-
-def _client():
-    from jax._src import distributed  # no public door to it, as of jax 0.12
-
-    return distributed.global_state.client
-
-
-def _post(name, value) -> None:
-    _client().key_value_set(_key(name), json.dumps(value), allow_overwrite=True)
-
-
-def _seen(name):
-    """What is posted now, or None."""
-    try:
-        return json.loads(_client().key_value_try_get(_key(name)))
-    except jax.errors.JaxRuntimeError as error:
-        if "NOT_FOUND" in str(error):
-            return None
-        raise
-
-
-def _key(name) -> str:
-    return f"ddjax/{name}"
+    theirs, value = board.wait(name)
+    if theirs != about:
+        raise RuntimeError(
+            f"hosts have lost each other: {about!r} here, {theirs!r} there."
+        )
+    return value
 
 
 # Coming and going --------------------------------------------------------------------
@@ -164,7 +125,7 @@ def connect(
     index: int = -1,
     *,
     silence_s: float = 60.0,
-    on_stop: Callable | None = None,
+    stops: watch.Stops | None = None,
 ) -> None:
     """Joins the hosts. To be called before JAX is asked for anything.
 
@@ -174,7 +135,7 @@ def connect(
       count: hosts.
       index: of this one.
       silence_s: seconds after which a host that gives no sign of life counts as dead.
-      on_stop: called, from another thread, when any host was told to stop.
+      stops: how this program is asked to stop; None: it is not.
 
     Raises:
       ValueError: there is nothing to join, or not all came.
@@ -193,69 +154,39 @@ def connect(
             "first two on every host."
         ) from error
     if jax.process_count() > 1:
-        _WATCH.append(_Watch(silence_s, on_stop))
+        _WATCH.append(watch.Watch(silence_s, stops or watch.Stops()))
         _WATCH[0].start()
 
 
 def leave() -> None:
     """Waits for the other hosts, at the end of a program that ends well."""
-    if host_count() > 1:
+    if _WATCH:
         gather("end")
-        _WATCH[0].ended.set()
+        _WATCH[0].finish()
 
 
 def fail(message: str) -> None:
-    """Tells the other hosts why this one ends; they end with the same words."""
-    if not _WATCH or _WATCH[0].ended.is_set():
+    """Tells the other hosts why this one ends, and ends it; they end as it does.
+
+    Returns where there are no others.
+    """
+    if not _WATCH:
         return
-    _WATCH[0].ended.set()
-    _post("failed", [jax.process_index(), message])
-    # The coordinator's end is everybody's: they must have read it before.
-    time.sleep(3 * _PULSE_S)
+    if _WATCH[0].finish():
+        board.post("failed", [jax.process_index(), message])
+        # The primary's end is everybody's: they must have read it before.
+        time.sleep(3 * watch.PULSE_S)
+    watch.end("", 1)
 
 
-class _Watch(threading.Thread):
-    """Looks after the other hosts, whatever the program itself is waiting for."""
+def release() -> None:
+    """Lets all hosts go that were asked to stop: what they have alike is saved."""
+    if host_count() > 1:
+        board.post("released", True)
 
-    def __init__(self, silence_s, on_stop):
-        super().__init__(daemon=True, name="hosts")
-        self.ended = threading.Event()
-        self._silence_s, self._on_stop, self._others = silence_s, on_stop, {}
-        self._index, self._count = jax.process_index(), jax.process_count()
 
-    def run(self):
-        pulse = itertools.count()
-        while not self.ended.wait(_PULSE_S):
-            try:
-                _post(f"alive/{self._index}", next(pulse))
-                self._look()
-            except jax.errors.JaxRuntimeError:
-                self._end("host 0, which all the others depend on, cannot be reached")
-
-    def _look(self):
-        now = time.monotonic()
-        if (failed := _seen("failed")) is not None:
-            self._end(f"host {failed[0]} ended with: {failed[1]}")
-        if self._on_stop is not None and _seen("stop") is not None:
-            self._on_stop()
-        for i in range(self._count):
-            pulse = _seen(f"alive/{i}")
-            last = self._others.setdefault(i, (pulse, now))
-            if pulse != last[0]:
-                self._others[i] = pulse, now
-            elif now - last[1] > self._silence_s:
-                self._end(
-                    f"host {i} of {self._count} has given no sign of life for "
-                    f"{self._silence_s:g} s"
-                )
-
-    def _end(self, reason):
-        """Ends the process: its main thread may be waiting inside a device."""
-        if self.ended.is_set():
-            return
-        sys.stderr.write(
-            f"error: {reason}. Start the program again on all hosts: it goes on from "
-            "its last checkpoint.\n"
-        )
-        sys.stderr.flush()
-        os._exit(1)
+def part() -> None:
+    """Ends this host after a stop, the primary last; returns where it is alone."""
+    if _WATCH:
+        _WATCH[0].part()
+        threading.Event().wait()  # it is on its way
