@@ -355,10 +355,10 @@ class TestLoss:
         states = {}
         save = checkpoint.Stage.save
 
-        def keep(stage, step, state):
+        def keep(stage, step, state, name):
             leaves = checkpoint.flatten(state).values()
             states[step] = all(np.isfinite(x).all() for x in leaves)
-            save(stage, step, state)
+            save(stage, step, state, name)
             stage.close()
 
         monkeypatch.setattr(checkpoint.Stage, "save", keep)

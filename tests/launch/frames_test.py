@@ -3,6 +3,7 @@
 import shutil
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,7 +75,7 @@ def test_interrupted_run_has_the_same_frames(step, whole, config, tmp_path):
         patch.setattr(progress.Monitor, "__call__", stop)
         recover.run(config, workdir)
     deadline = time.monotonic() + 20  # a state is saved in the background
-    while not (only(workdir) / "checkpoints" / str(step)).exists():
+    while not (only(workdir) / "checkpoints" / "host0" / str(step)).exists():
         assert time.monotonic() < deadline, "it was never saved"
         time.sleep(0.01)
     recover.run(config, workdir)
@@ -122,9 +123,9 @@ def test_state_that_is_not_finite_is_no_frame(tmp_path):
             return target._replace(images=state * np.nan)
 
     start = recover.recover.targets(np.arange(2), np.ones((2, 4, 4, 1)), 1)
-    wave = recover.recover.Wave(np.arange(2)[None], 0)
     stage = checkpoint.Stage(tmp_path, "recover", "spoilt", {})
-    film = frames.Frames(stage, Spoilt(), (), wave, 3)
+    job = recover.Job(jax.random.key(0), Spoilt(), (), None, [np.arange(2)], 3)
+    film = frames.Frames(stage, job)
     film._target = start
     film.look(1, np.ones((1, 2, 4, 4, 1), np.float32))
     film.write()

@@ -48,6 +48,12 @@ def distilled(images, labels, arm="random"):
     return Distilled(chosen, checkpoint.fingerprint(arm, images.tolist()), record)
 
 
+def measured(config, workdir, teacher, seen, mine):
+    """What is told of a set."""
+    stage.measure(config, workdir, teacher, seen, mine)
+    return stage.record(workdir, teacher, seen, mine)
+
+
 @pytest.fixture(scope="module")
 def real(teacher):
     """Two training images of each class."""
@@ -60,7 +66,7 @@ def test_real_images_are_copies_and_the_record_says_so(
 ):
     train = teacher.train
     mine = distilled(train.images[real], train.labels[real])
-    record = stage.measure(config, tmp_path, teacher, seen, mine)
+    record = measured(config, tmp_path, teacher, seen, mine)
     json.dumps(record, allow_nan=False)
     assert (record["arm"], record["ipc"], record["set"]) == ("random", 2, 0)
     assert record["images"] == mine.hash
@@ -83,7 +89,7 @@ def test_noise_is_far_from_all(config, teacher, seen, real, tmp_path, monkeypatc
     train, rng = teacher.train, np.random.default_rng(0)
     noise = rng.integers(0, 256, train.images[real].shape, dtype=np.uint8)
     mine = distilled(noise, train.labels[real], "sre2l/noise")
-    record = stage.measure(config, tmp_path, teacher, seen, mine)
+    record = measured(config, tmp_path, teacher, seen, mine)
     assert record["copies"] == record["test_copies"] == 0
     flat = [x.reshape(len(x), -1) / 255 for x in (noise, train.images)]
     wanted = spatial.distance.cdist(*flat).min(1).mean()
@@ -91,7 +97,7 @@ def test_noise_is_far_from_all(config, teacher, seen, real, tmp_path, monkeypatc
     assert wanted > record["real_nearest_pixels"]
     # Asked again, it is read: nothing is measured any more.
     monkeypatch.setattr(quality, "nearest", None)
-    assert stage.measure(config, tmp_path, teacher, seen, mine) == record
+    assert measured(config, tmp_path, teacher, seen, mine) == record
 
 
 def test_images_of_the_test_set_are_told(
@@ -104,7 +110,7 @@ def test_images_of_the_test_set_are_told(
     images[3] = teacher.test.images[0]
     mine = distilled(images, train.labels[real], "leak")
     for _ in range(2):  # measured, and read
-        record = stage.measure(config, tmp_path, teacher, seen, mine)
+        record = measured(config, tmp_path, teacher, seen, mine)
     assert record["test_copies"] == 1
     assert len(said) == 2
     assert said[0].startswith(f"1 of the {len(real)} images of leak-ipc2-seed0 are")
@@ -113,7 +119,7 @@ def test_images_of_the_test_set_are_told(
 def test_one_image_a_class_has_no_redundancy(config, teacher, seen, real, tmp_path):
     train = teacher.train
     mine = distilled(train.images[real[::2]], train.labels[real[::2]])
-    record = stage.measure(config, tmp_path, teacher, seen, mine)
+    record = measured(config, tmp_path, teacher, seen, mine)
     assert record["redundancy"] is None
 
 
@@ -132,7 +138,7 @@ def test_pixels_on_disk_give_the_same(config, teacher, seen, real, tmp_path):
     train = teacher.train
     mine = distilled(255 - train.images[real], train.labels[real])
     records = [
-        stage.measure(config, tmp_path / name, streaming, seen, mine)
+        measured(config, tmp_path / name, streaming, seen, mine)
         for name, streaming in (
             ("memory", teacher),
             ("disk", teacher._replace(train=train._replace(images=OnDisk()))),
