@@ -46,46 +46,56 @@ def test_another_thread_may_ask(stage):
 
 
 def test_nothing_is_saved_twice(stage):
-    with pytest.raises(stopping.Stopped, match="from step 4"):
-        with watch(stage, done=4) as monitor:
-            stopping.request("host 3")
-            monitor(4, {"x": np.zeros(3)}, {"loss": np.zeros(0)})
+    with (
+        pytest.raises(stopping.Stopped, match="from step 4"),
+        watch(stage, done=4) as monitor,
+    ):
+        stopping.request("host 3")
+        monitor(4, {"x": np.zeros(3)}, {"loss": np.zeros(0)})
     assert stage.restore() is None
 
 
 def test_a_loss_that_is_not_finite_is_an_error_and_not_saved(stage):
-    with pytest.raises(ValueError, match="not finite at step 2"):
-        with watch(stage) as monitor:
-            step(monitor, 1)
-            stopping.request("host 3")
-            step(monitor, 2, loss=np.nan)
+    with (
+        pytest.raises(ValueError, match="not finite at step 2"),
+        watch(stage) as monitor,
+    ):
+        step(monitor, 1)
+        stopping.request("host 3")
+        step(monitor, 2, loss=np.nan)
     assert stage.restore() is None
 
 
 def test_a_state_that_is_not_finite_is_not_saved(stage):
-    with pytest.raises(stopping.Stopped, match="goes on from step 1 "):
-        with watch(stage, save_every_s=-1) as monitor:
-            step(monitor, 1)
-            stopping.request("host 3")
-            step(monitor, 2, value=np.nan)
+    with (
+        pytest.raises(stopping.Stopped, match="goes on from step 1 "),
+        watch(stage, save_every_s=-1) as monitor,
+    ):
+        step(monitor, 1)
+        stopping.request("host 3")
+        step(monitor, 2, value=np.nan)
     assert stage.restore()[0] == 1
 
 
 def test_request_after_the_last_step_ends_the_program_after_the_loop(stage):
-    with pytest.raises(stopping.Stopped) as stopped:
-        with watch(stage, total=1) as monitor:
-            step(monitor, 1)
-            stopping.request("host 3")
-            stage.save_part("0", {"x": np.zeros(2)})
+    with (
+        pytest.raises(stopping.Stopped) as stopped,
+        watch(stage, total=1) as monitor,
+    ):
+        step(monitor, 1)
+        stopping.request("host 3")
+        stage.save_part("0", {"x": np.zeros(2)})
     assert stopped.value.left == ""
     assert stage.load_part("0") is not None
 
 
 def test_the_next_loop_hears_of_it_too(stage):
     stopping.request("host 3")
-    with pytest.raises(stopping.Stopped, match="from step 1 "):
-        with watch(stage) as monitor:
-            step(monitor, 1)
+    with (
+        pytest.raises(stopping.Stopped, match="from step 1 "),
+        watch(stage) as monitor,
+    ):
+        step(monitor, 1)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("no memory")])
@@ -96,11 +106,13 @@ def test_once_the_loop_is_left_nothing_is_written(error, stage, monkeypatch):
     monkeypatch.setattr(
         checkpoint.Stage, "close", lambda stage: closed.append(close(stage))
     )
-    with pytest.raises(type(error) if isinstance(error, Exception) else error):
-        with watch(stage, save_every_s=-1) as monitor:
-            for done in (1, 2, 3):
-                step(monitor, done)
-            raise error
+    with (
+        pytest.raises(type(error) if isinstance(error, Exception) else error),
+        watch(stage, save_every_s=-1) as monitor,
+    ):
+        for done in (1, 2, 3):
+            step(monitor, done)
+        raise error
     assert closed
     found = {p.name for p in (stage.folder / "checkpoints").iterdir()}
     assert found == {"2", "3"}
