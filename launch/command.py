@@ -10,7 +10,10 @@ from absl import app, flags, logging
 from ddjax import parallel
 from launch import stopping
 
-_TALKATIVE = ("/orbax/", "/tensorflow_datasets/")
+_LEAST = {  # level of a message that is for people
+    "/orbax/": standard_logging.CRITICAL,
+    "/tensorflow_datasets/": standard_logging.ERROR,
+}
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
@@ -105,9 +108,14 @@ def _log_plainly() -> None:
     logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(message)s"))
     standard_logging.getLogger("jax").setLevel(standard_logging.WARNING)
     # Orbax and TFDS log through absl, as we do: only the file tells them apart.
-    logging.get_absl_handler().addFilter(
-        lambda line: (
-            line.levelno >= standard_logging.ERROR
-            or not any(part in line.pathname for part in _TALKATIVE)
-        )
+    logging.get_absl_handler().addFilter(_is_for_people)
+
+
+def _is_for_people(line) -> bool:
+    """Not what orbax and TFDS tell their developers.
+
+    Of errors TFDS is heard; orbax raises what it logs, and then it is said in one line.
+    """
+    return all(
+        line.levelno >= least for part, least in _LEAST.items() if part in line.pathname
     )

@@ -6,11 +6,8 @@ import hashlib
 import json
 import logging
 import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -23,7 +20,6 @@ from ddjax import stats as statistics
 from launch import evaluate, progress, recover, report, runs, squeeze, stats
 from launch import history as losses
 
-ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("squeeze", "stats", "recover", "relabel", "evaluate")
 
 # A few seconds for each stage; recover has two waves of chunks, of different sizes.
@@ -81,30 +77,16 @@ def only(workdir, stage):
     return next((workdir / stage).glob("*"), None)
 
 
-def until(condition, process=None, seconds=100):
-    """Waits for a condition, as long as the process is alive."""
+def until(condition, lives, seconds=100):
+    """Waits for a condition, as long as the program runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process is None or process.poll() is None, "it ended before it was due"
+        assert not lives.ended(), "it ended before it was due"
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
 
 
 # Killed ------------------------------------------------------------------------------
-
-
-def start(workdir, log, save_every_s):
-    """Starts launch.evaluate with the config `LONGER`."""
-    flags = [f"--config.{field}={value}" for field, value in LONGER.items()]
-    command = [sys.executable, "-m", "launch.evaluate", f"--workdir={workdir}"]
-    command += ["--config=configs/default.py:quick", *flags]
-    command += [f"--config.save_every_s={save_every_s}"]
-    # Imports are twice as fast where Python may keep what it compiled.
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    with open(log, "w") as output:
-        return subprocess.Popen(
-            command, cwd=ROOT, env=kept, stdout=output, stderr=output
-        )
 
 
 def has_state(stage, after):
@@ -134,16 +116,16 @@ MOMENTS = [
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(module_lives, tmp_path_factory):
     """The workdir of a run that nothing disturbed; not to be changed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    process = start(folder / "work", folder / "log", save_every_s=60)
-    assert process.wait() == 0, (folder / "log").read_text()
+    code = module_lives.run(folder / "work", folder / "log", LONGER)
+    assert code == 0, (folder / "log").read_text()
     return folder / "work"
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(module_lives, tmp_path_factory):
     """The workdir of a run that was killed at each of `MOMENTS`, and what it said.
 
     Returns:
@@ -151,20 +133,20 @@ def killed(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("killed")
     workdir, newest, logs = folder / "work", [], []
+    often = LONGER | {"save_every_s": 0.1}
     for number, (stage, reached) in enumerate(MOMENTS):
         logs.append(folder / f"log{number}")
-        process = start(workdir, logs[-1], save_every_s=0.1)
+        process = module_lives.start(workdir, logs[-1], often)
         try:
-            until(functools.partial(reached, workdir), process)
+            until(functools.partial(reached, workdir), module_lives)
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            os.kill(process, signal.SIGKILL)
+            module_lives.end()
         place = only(workdir, stage)
         assert not (place / "manifest.json").exists(), "killed too late"
         newest.append(max(states(place), default=0))
     logs.append(folder / "log")
-    process = start(workdir, logs[-1], save_every_s=60)
-    assert process.wait() == 0, logs[-1].read_text()
+    assert module_lives.run(workdir, logs[-1], LONGER) == 0, logs[-1].read_text()
     return workdir, newest, [log.read_text() for log in logs[1:]]
 
 
@@ -315,7 +297,7 @@ class TestDamagedState:
         with stopped_after(9):
             squeeze.run(config, tmp_path / "stopped")
         folder = only(tmp_path / "stopped", "squeeze")
-        until(lambda: states(folder) == [8, 9])
+        assert states(folder) == [8, 9]
         for step in (9, 8)[:damaged]:
             for path in (folder / "checkpoints" / str(step)).rglob("*"):
                 if path.is_file():
@@ -349,7 +331,7 @@ class TestStudents:
         config = quick({**SHORTER, "recipes.wmdd.epochs": 9, "save_every_s": 0.0})
         with stopped_after(5):
             evaluate.run(config, workdir)
-        until(lambda: states(only(workdir, "evaluate")) == [4, 5])
+        assert states(only(workdir, "evaluate")) == [4, 5]
         run, ranges = loop.run, []
 
         def watch(step, state, shared, private, steps, **options):
@@ -374,7 +356,7 @@ class TestStudents:
         folder = (
             tmp_path / "stopped" / "evaluate" / only(tmp_path / "one", "evaluate").name
         )
-        until(lambda: 5 in states(folder))
+        assert 5 in states(folder)
         evaluate.run(config, tmp_path / "stopped")
         found = scores(tmp_path / "stopped")
         assert scores(tmp_path / "one").items() <= found.items()
@@ -407,8 +389,7 @@ class TestWaves:
         monkeypatch.setattr(recover.parallel, "device_count", lambda: before)
         with stopped_after(last):  # the first step of the last wave
             recover.run(config, stopped)
-        # The one before these two is removed in the background.
-        until(lambda: states(only(stopped, "recover")) == [last - 1, last])
+        assert states(only(stopped, "recover")) == [last - 1, last]
         monkeypatch.setattr(recover.parallel, "device_count", lambda: after)
         recover.run(config, stopped)
         wanted = checkpoint.load(only(tmp_path / "whole", "recover"))

@@ -1,0 +1,89 @@
+"""Programs that start at once, to be killed, stopped, or left without room."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from multiprocessing import connection
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class Lives:
+    """Programs that are forked one after another; see nursery.py."""
+
+    def __init__(self, address):
+        self._asked = connection.Client(address)
+
+    def start(self, workdir, log, changes=None, *, module="evaluate", hook=None):
+        """Starts launch.<module> with the quick config, some fields of it changed.
+
+        Returns:
+          Its process id.
+        """
+        flags = ["--config=configs/default.py:quick", f"--workdir={workdir}"]
+        flags += [f"--config.{k}={v}" for k, v in (changes or {}).items()]
+        self._asked.send(("run", module, flags, str(log), hook))
+        return self._asked.recv()
+
+    def end(self) -> int:
+        """Waits for the end of what was started; its exit code."""
+        return self._asked.recv()
+
+    def ended(self) -> bool:
+        """Whether what was started has ended by itself."""
+        return self._asked.poll()
+
+    def run(self, *arguments, **options) -> int:
+        """Starts a program and waits for its end."""
+        self.start(*arguments, **options)
+        return self.end()
+
+    def unshare(self) -> None:
+        """From now on, what `shell` mounts is seen by these programs alone."""
+        self._asked.send(("unshare",))
+        if not self._asked.recv():
+            pytest.skip("this system does not let us have mounts of our own")
+
+    def shell(self, command: str) -> str:
+        """What a command prints."""
+        self._asked.send(("shell", command))
+        code, output = self._asked.recv()
+        assert code == 0, output
+        return output
+
+
+@pytest.fixture(scope="session")
+def _nursery(tmp_path_factory):
+    """The address of a process that forks programs."""
+    address = str(tmp_path_factory.mktemp("nursery") / "address")
+    process = subprocess.Popen(
+        [sys.executable, "tests/launch/nursery.py", address],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield address
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def lives(_nursery):
+    return Lives(_nursery)
+
+
+@pytest.fixture
+def more_lives(_nursery):
+    """Programs beside those of `lives`."""
+    return Lives(_nursery)
+
+
+@pytest.fixture(scope="module")
+def module_lives(_nursery):
+    return Lives(_nursery)
