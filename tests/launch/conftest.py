@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 from multiprocessing import connection
@@ -17,13 +18,15 @@ class Lives:
     def __init__(self, address):
         self._asked = connection.Client(address)
 
-    def start(self, workdir, log, changes=None, *, module="evaluate", hook=None):
+    def start(
+        self, workdir, log, changes=None, *, module="evaluate", hook=None, flags=()
+    ):
         """Starts launch.<module> with the quick config, some fields of it changed.
 
         Returns:
           Its process id.
         """
-        flags = ["--config=configs/default.py:quick", f"--workdir={workdir}"]
+        flags = [*flags, "--config=configs/default.py:quick", f"--workdir={workdir}"]
         flags += [f"--config.{k}={v}" for k, v in (changes or {}).items()]
         self._asked.send(("run", module, flags, str(log), hook))
         return self._asked.recv()
@@ -55,6 +58,35 @@ class Lives:
         return output
 
 
+class Hosts:
+    """Two hosts, of two devices each, that run one program."""
+
+    def __init__(self, address):
+        self._lives = Lives(address), Lives(address)
+
+    def start(self, workdir, log, changes=None, **options) -> list[int]:
+        """As that of `Lives`, on both; their process ids."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        joined = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+        joined += ["--host_timeout_s=5"]
+        return [
+            life.start(
+                workdir,
+                f"{log}{i}",
+                changes,
+                flags=[*joined, f"--process_id={i}"],
+                **options,
+            )
+            for i, life in enumerate(self._lives)
+        ]
+
+    def end(self) -> list[int]:
+        """Waits for both; their exit codes."""
+        return [life.end() for life in self._lives]
+
+
 @pytest.fixture(scope="session")
 def _nursery(tmp_path_factory):
     """The address of a process that forks programs."""
@@ -82,6 +114,11 @@ def lives(_nursery):
 def more_lives(_nursery):
     """Programs beside those of `lives`."""
     return Lives(_nursery)
+
+
+@pytest.fixture(scope="module")
+def hosts(_nursery):
+    return Hosts(_nursery)
 
 
 @pytest.fixture(scope="module")

@@ -68,9 +68,10 @@ def only(workdir, stage):
     return folder
 
 
-def states(folder):
+def states(folder, whose="host0"):
     """Steps of the states in a stage's folder."""
-    names = [path.name for path in folder.glob("checkpoints/*")]
+    found = *folder.glob("checkpoints/*"), *folder.glob(f"checkpoints/{whose}/*")
+    names = [path.name for path in found]
     return sorted(int(name) for name in names if name.isdecimal())
 
 

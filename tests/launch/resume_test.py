@@ -61,9 +61,10 @@ def scores(workdir):
     }
 
 
-def states(folder):
+def states(folder, whose="host0"):
     """Steps of the states that were completely written to a stage's folder."""
-    names = [path.name for path in folder.glob("checkpoints/*")]
+    found = *folder.glob("checkpoints/*"), *folder.glob(f"checkpoints/{whose}/*")
+    names = [path.name for path in found]
     return sorted(int(name) for name in names if name.isdecimal())
 
 

@@ -1,0 +1,178 @@
+"""Two hosts of two devices make what one host makes, and end together."""
+
+import os
+import pathlib
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from configs import default
+from ddjax import checkpoint
+from launch import evaluate, squeeze
+from tests.launch.resume_test import artifacts, only, scores, states, until
+
+# Long enough to be disturbed; seven chunks for four devices, the last one ragged.
+CHANGES = {
+    "squeeze.epochs": 40,
+    "methods.wmdd.num_steps": 300,
+    "recover.ipc": (3,),
+    "recover.batch_size": 3,
+    "recipes.wmdd.epochs": 1500,
+    "evaluate.students": 2,
+    "evaluate.against": ("random",),
+}
+MADE = ("stats", "recover", "relabel")
+
+
+def config_of(changes):
+    config = default.get_config("quick")
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def pod(hosts, tmp_path_factory):
+    """The workdir of two hosts that nothing disturbed; not to be changed."""
+    folder = tmp_path_factory.mktemp("pod")
+    hosts.start(folder / "work", folder / "log", CHANGES)
+    codes = hosts.end()
+    logs = [(folder / f"log{i}").read_text() for i in range(2)]
+    assert codes == [0, 0], "\n".join(logs)
+    return folder / "work", logs
+
+
+class TestTogether:
+    """What two hosts make."""
+
+    def test_one_host_makes_the_same(self, pod, tmp_path):
+        """Bit by bit, from the same teacher: statistics, images, labels; and scores."""
+        workdir, _ = pod
+        shutil.copytree(workdir / "squeeze", tmp_path / "squeeze")
+        evaluate.run(config_of(CHANGES), tmp_path)
+        found = artifacts(workdir, *MADE)
+        assert {stage for stage, _ in found} == set(MADE)
+        assert found == artifacts(tmp_path, *MADE)
+        assert scores(workdir) == scores(tmp_path) != {}
+
+    def test_teacher_is_that_of_one_host_but_for_rounding(self, hosts, tmp_path):
+        """Three steps whose batches lie on four devices, or on two."""
+        few = {"squeeze.epochs": 1, "squeeze.batch_size": 480}
+        hosts.start(tmp_path / "pod", tmp_path / "log", few, module="squeeze")
+        assert hosts.end() == [0, 0]
+        squeeze.run(config_of(few), tmp_path / "one")
+        wanted = checkpoint.load(only(tmp_path / "one", "squeeze"))
+        found = checkpoint.load(only(tmp_path / "pod", "squeeze"))
+        for name in wanted:
+            np.testing.assert_allclose(
+                found[name], wanted[name], rtol=1e-5, atol=1e-5, err_msg=name
+            )
+
+    def test_each_has_done_its_part(self, pod):
+        """The second host too has trained students; only the first tells and reports."""
+        workdir, logs = pod
+        assert "report: " in logs[0] and "report: " not in logs[1]
+        assert (workdir / "report" / "index.html").exists()
+        assert list(workdir.glob("*/*/checkpoints")) == []
+        assert list(workdir.glob("*/*/parts")) == []
+
+
+class TestStopped:
+    """One of them is killed or stopped: the other ends too, and nothing is lost."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def disturbed(hosts, tmp_path_factory):
+        """A workdir that went through all this, and what happened on the way."""
+        folder = tmp_path_factory.mktemp("disturbed")
+        workdir, told = folder / "work", {}
+        disturbances = [
+            ("killed", signal.SIGKILL, 1, "squeeze", ""),
+            ("coordinator", signal.SIGKILL, 0, "squeeze", ""),
+            ("stopped early", signal.SIGTERM, 1, "squeeze", ""),
+            ("stopped late", signal.SIGTERM, 1, "recover", "host1"),
+            ("killed late", signal.SIGKILL, 1, "recover", "host0"),
+        ]
+        for name, number, whom, stage, whose in disturbances:
+            often = {**CHANGES, "save_every_s": 0.2}
+            before = newest(workdir, stage, whose)
+            processes = hosts.start(workdir, folder / name, often)
+            until(lambda: newest(workdir, stage, whose) > before)
+            os.kill(processes[whom], number)
+            began = time.monotonic()
+            codes = hosts.end()
+            log = [(folder / f"{name}{i}").read_text() for i in range(2)]
+            told[name] = codes, log, time.monotonic() - began
+        hosts.start(workdir, folder / "log", CHANGES)
+        assert hosts.end() == [0, 0], (folder / "log0").read_text()
+        return workdir, told
+
+    def test_result_is_that_of_an_undisturbed_run(self, disturbed, pod):
+        """Bit by bit: teacher, statistics, images, labels, students."""
+        workdir, _ = disturbed
+        stages = ("squeeze", *MADE)
+        assert artifacts(workdir, *stages) == artifacts(pod[0], *stages)
+        assert scores(workdir) == scores(pod[0])
+
+    @pytest.mark.parametrize("name", ["killed", "killed late"])
+    def test_survivor_says_who_is_gone(self, name, disturbed):
+        codes, log, seconds = disturbed[1][name]
+        assert codes == [1, -signal.SIGKILL]
+        assert "error: host 1 of 2 has given no sign of life for 5 s" in log[0]
+        assert "it goes on from its last checkpoint" in log[0]
+        assert seconds < 40
+
+    def test_without_the_coordinator_the_other_ends_at_once(self, disturbed):
+        codes, log, seconds = disturbed[1]["coordinator"]
+        assert codes[0] == -signal.SIGKILL and codes[1] not in (0, None)
+        assert "another task died" in log[1] or "host 0" in log[1]
+        assert seconds < 40
+
+    @pytest.mark.parametrize("name", ["stopped early", "stopped late"])
+    def test_signal_to_one_stops_both(self, name, disturbed):
+        """Each with its state saved, and with the code of a stopped program."""
+        codes, log, seconds = disturbed[1][name]
+        assert codes == [143, 143], log
+        assert "goes on from step" in log[0] and seconds < 40
+
+
+def newest(workdir, stage, whose):
+    """The newest state of a host in a stage's folder; 0 where there is none."""
+    folder = only(workdir, stage)
+    if folder is None or (folder / "manifest.json").exists():
+        return 0
+    return max(states(folder, whose or "host0"), default=0)
+
+
+class TestRefused:
+    """What cannot work ends on both, and says why."""
+
+    def test_batch_that_cannot_be_divided(self, hosts, tmp_path):
+        changes = {"squeeze.batch_size": 30}
+        hosts.start(tmp_path / "work", tmp_path / "log", changes, module="squeeze")
+        assert hosts.end() == [1, 1]
+        for i in range(2):
+            log = pathlib.Path(f"{tmp_path / 'log'}{i}").read_text()
+            assert "cannot be divided over 4 devices of 2 hosts" in log
+            assert "such as 32" in log or "such as 28" in log
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ["--coordinator=127.0.0.1:1"],
+            ["--num_processes=2", "--process_id=0"],
+            ["--coordinator=127.0.0.1:1", "--num_processes=2"],
+        ],
+    )
+    def test_flags_that_do_not_go_together(self, flags, lives, tmp_path):
+        log = tmp_path / "log"
+        assert lives.run(tmp_path / "work", log, module="squeeze", flags=flags) == 1
+        assert "go together" in log.read_text()
+
+    def test_no_cluster_to_be_found(self, lives, tmp_path):
+        log = tmp_path / "log"
+        flags = ["--distributed"]
+        assert lives.run(tmp_path / "work", log, module="squeeze", flags=flags) == 1
+        assert "error: cannot join the other hosts" in log.read_text()
