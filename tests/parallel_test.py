@@ -1,5 +1,7 @@
 """Spreading a step over a stack, or over devices, changes no result."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -87,6 +89,29 @@ class TestSpread:
         for _ in range(3):
             state, _ = program(state, index, *others)
 
+    @pytest.mark.parametrize("spread", [parallel.stacked, parallel.over_devices(2)])
+    def test_no_device_waits_for_another(self, spread):
+        """Not even where each of the stack has kernels of its own."""
+
+        def train(state, index, shared, private):
+            def loss(kernels):
+                images = jax.lax.conv(shared + index, kernels[0], (1, 1), "SAME")
+                images = jax.lax.conv(jnp.sin(images), kernels[1], (1, 1), "SAME")
+                return (images**2 * private).mean()
+
+            value, gradient = jax.value_and_grad(loss)(state)
+            return jax.tree.map(jnp.subtract, state, gradient), {"loss": value}
+
+        kernels = jnp.ones((2, 8, 3, 3, 3)), jnp.ones((2, 8, 8, 3, 3))
+        images = jnp.ones((4, 3, 6, 6))
+        state, shared, private = spread.place((kernels, images, jnp.ones(2)))
+        program = spread.compile(train).lower(state, 0, shared, private)
+        text = program.compile().as_text()
+        assert "convolution" in text or "dot" in text
+        assert not re.search(
+            "all-(gather|reduce|to-all)|collective|reduce-scatter", text
+        )
+
     def test_more_chunks_than_devices_raise(self):
         with pytest.raises(ValueError, match="3 chunks for 2 devices"):
             parallel.over_devices(3)
@@ -94,6 +119,7 @@ class TestSpread:
     @pytest.mark.parametrize("spread", [parallel.single, parallel.stacked])
     def test_memory_of_the_state_is_reused_and_nothing_else(self, spread):
         state, index, shared, private = arguments(2)
+        state, shared, private = spread.place((state, shared, private))
         spread.compile(step)(state, index, shared, private)
         assert state["x"].is_deleted()
         assert not private["b"].is_deleted() and not shared["a"].is_deleted()
