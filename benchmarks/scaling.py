@@ -209,19 +209,20 @@ def show(rows) -> None:
 def main():
     if len(sys.argv) > 1:
         return print(json.dumps(measure(int(sys.argv[1]))))
-    before, rounds = os.getloadavg()[0], []
+    load, rounds = [], []
     for _ in range(ROUNDS):  # in turns: others may work on this machine
+        load.append(os.getloadavg()[0])
         rounds.append({count: in_a_process(count) for count in COUNTS})
-    rows = summarise(rounds)
-    record = {
-        "note": "simulated devices share the cores: overhead only, no claim of speed",
-        "cores": os.cpu_count(),
-        "load before": before,
-        "jax": jax.__version__,
-        "rows": rows,
-    }
-    text = json.dumps(record, indent=1) + "\n"
-    (RESULTS / "scaling.json").write_text(text)
+        rows = summarise(rounds)
+        record = {
+            "note": "simulated devices share the cores: overhead only, not speed",
+            "cores": os.cpu_count(),
+            "load before each round": load,
+            "jax": jax.__version__,
+            "rows": rows,
+        }
+        text = json.dumps(record, indent=1) + "\n"
+        (RESULTS / "scaling.json").write_text(text)  # what follows may take long
     return show(rows)
 
 
