@@ -6,8 +6,8 @@ A stage writes its step for one chunk, or one network in training:
 
 with `shared` the arrays all have in common and `private` what is its own. A `Spread`
 turns it into a compiled program, for independent chunks one on each device
-(`over_devices`, by `jax.pmap`), or for a training whose batches are divided over all
-devices (`sharded`, by `jax.jit` over a mesh). `in_turn` and `mapped` do the same for
+(`over_devices`, by `jax.pmap`), for networks side by side (`stacked`), or for one whose
+batches are divided over all devices (`sharded`, by `jax.jit` over a mesh). `in_turn` and `mapped` do the same for
 work that is no loop. Hosts share out what is independent (`share`), and tell each other
 what they must know (`agree`, `gather`).
 """
@@ -37,7 +37,14 @@ from ddjax.parallel.hosts import (
     release,
     share,
 )
-from ddjax.parallel.spread import Spread, divide, over_devices, sharded, single
+from ddjax.parallel.spread import (
+    Spread,
+    divide,
+    over_devices,
+    sharded,
+    single,
+    stacked,
+)
 from ddjax.parallel.watch import Stops
 
 __all__ = [
@@ -69,4 +76,5 @@ __all__ = [
     "sharded",
     "share",
     "single",
+    "stacked",
 ]

@@ -10,9 +10,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddjax.parallel import devices, hosts
 
-__all__ = ["Spread", "divide", "everywhere", "over_devices", "sharded", "single"]
+__all__ = [
+    "Spread",
+    "divide",
+    "everywhere",
+    "over_devices",
+    "sharded",
+    "single",
+    "stacked",
+]
 
 _AXES = (0, None, None, 0)  # state, index, shared, private
+_SPLIT, _WHOLE = PartitionSpec("stack"), PartitionSpec()
 
 
 class Spread(NamedTuple):
@@ -84,7 +93,49 @@ _one_each = Spread(
 )
 
 
-# Training ----------------------------------------------------------------------------
+# Networks side by side ---------------------------------------------------------------
+
+
+def _stack_mesh(stack):
+    """As many devices as divide the stack."""
+    used = _divisor(len(jax.tree.leaves(stack)[0]), devices.device_count())
+    return Mesh(np.array(jax.local_devices()[:used]), ("stack",))
+
+
+def _side_by_side(arguments):
+    """As many of the stack on each device."""
+    state, shared, private = arguments
+    mesh = _stack_mesh(state)
+    state, private = jax.device_put((state, private), NamedSharding(mesh, _SPLIT))
+    return state, jax.device_put(shared, NamedSharding(mesh, _WHOLE)), private
+
+
+def _stack_program(step):
+    """One program for each device.
+
+    Left to itself, XLA makes one grouped convolution of those of the stack, gathers it
+    on every device and computes the whole there.
+    """
+    many = jax.vmap(step, in_axes=_AXES)
+
+    @functools.wraps(step)  # its name tells profiles what runs
+    def program(state, index, shared, private):
+        each = jax.shard_map(
+            many,
+            mesh=_stack_mesh(state),
+            in_specs=(_SPLIT, _WHOLE, _WHOLE, _SPLIT),
+            out_specs=_SPLIT,
+        )
+        return each(state, index, shared, private)
+
+    return jax.jit(program, donate_argnums=0)
+
+
+stacked = Spread(_stack_program, _side_by_side)
+"""Several side by side, over all devices: students that differ in their seed."""
+
+
+# Batches divided ---------------------------------------------------------------------
 
 
 def divide(rows: jax.Array) -> jax.Array:
@@ -98,33 +149,27 @@ def divide(rows: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(rows, PartitionSpec("batch"))
 
 
-def sharded(batch_size: int, stack: int = 0) -> Spread:
-    """Training with batches divided over all devices, of all hosts.
+def sharded(batch_size: int) -> Spread:
+    """Training of one network with batches divided over all devices, of all hosts.
 
-    A stack of networks is spread first, over as many devices as divide their number;
-    then each network's batch over as many of the devices left as divide it.
+    As many devices are used as divide the batch.
 
     Args:
       batch_size: images, of all devices and hosts together.
-      stack: how many networks train side by side, under `vmap`; 0 for one, whose
-        arrays have no such axis.
 
     Raises:
       ValueError: of several hosts, some would have nothing to do.
     """
     found = jax.devices() if hosts.host_count() > 1 else jax.local_devices()
-    wide = _divisor(stack or 1, len(found))
-    deep = _divisor(batch_size, len(found) // wide)
-    if hosts.host_count() > 1 and wide * deep < len(found):
+    used = _divisor(batch_size, len(found))
+    if hosts.host_count() > 1 and used < len(found):
         raise ValueError(
             f"a batch of {batch_size} images cannot be divided over {len(found)} "
             f"devices of {hosts.host_count()} hosts. Choose a batch_size that is a "
             f"multiple of {len(found)}, such as "
             f"{len(found) * max(1, round(batch_size / len(found)))}."
         )
-    if wide * deep == 1 and not stack:
-        return single
-    return _over_mesh(tuple(found[: wide * deep]), wide, stack > 0)
+    return single if used == 1 else _over_mesh(tuple(found[:used]))
 
 
 def _divisor(number: int, most: int) -> int:
@@ -133,27 +178,20 @@ def _divisor(number: int, most: int) -> int:
 
 
 @functools.cache  # the same object for the same devices: programs are kept by it
-def _over_mesh(found, wide, stacked):
-    mesh = Mesh(np.array(found).reshape(wide, -1), ("stack", "batch"))
+def _over_mesh(found):
+    mesh = Mesh(np.array(found), ("batch",))
     whole = NamedSharding(mesh, PartitionSpec())
-    own = NamedSharding(mesh, PartitionSpec("stack")) if stacked else whole
     batch = NamedSharding(mesh, PartitionSpec("batch"))
 
     def program(step):
-        if stacked:
-            step = jax.vmap(step, in_axes=_AXES, spmd_axis_name="stack")
-        return _Within(mesh, jax.jit(step, donate_argnums=0, out_shardings=own))
-
-    def place(arguments):
-        state, shared, private = arguments
-        return _put(state, own), _put(shared, whole), _put(private, own)
+        return _Within(mesh, jax.jit(step, donate_argnums=0, out_shardings=whole))
 
     def feed(rows):
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(batch, x), rows
         )
 
-    return Spread(program, place, feed)
+    return Spread(program, functools.partial(_put, sharding=whole), feed)
 
 
 class _Within:
