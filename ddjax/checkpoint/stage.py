@@ -72,7 +72,9 @@ class Stage:
             ) from error
         if begins:
             self._tell_of_others()
-        elif self.complete:
+        elif self.complete and any(
+            (self.folder / kind).exists() for kind in _UNFINISHED
+        ):
             self._tidy()  # it was killed after its last word
 
     # Finished artifacts ------------------------------------------------------------
@@ -180,10 +182,10 @@ class Stage:
 
     def _tidy(self) -> None:
         """Removes what an unfinished stage has; also what a kill has left of it."""
-        for unfinished in _UNFINISHED:
-            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
         for path in self.folder.glob(".*.*.*"):  # what a killed process was writing
             path.unlink(missing_ok=True)
+        for unfinished in _UNFINISHED:
+            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
 
     def _tell_of_others(self) -> None:
         """Says that another config was not finished, lest it be looked for here."""

@@ -17,13 +17,15 @@ class Lives:
     def __init__(self, address):
         self._asked = connection.Client(address)
 
-    def start(self, workdir, log, changes=None, *, module="evaluate", hook=None):
+    def start(
+        self, workdir, log, changes=None, *, module="evaluate", hook=None, flags=()
+    ):
         """Starts launch.<module> with the quick config, some fields of it changed.
 
         Returns:
           Its process id.
         """
-        flags = ["--config=configs/default.py:quick", f"--workdir={workdir}"]
+        flags = ["--config=configs/default.py:quick", f"--workdir={workdir}", *flags]
         flags += [f"--config.{k}={v}" for k, v in (changes or {}).items()]
         self._asked.send(("run", module, flags, str(log), hook))
         return self._asked.recv()

@@ -169,7 +169,7 @@ def test_kills_at_many_writes_cost_nothing_but_time(lives, undisturbed, tmp_path
     workdir, log, count, code = tmp_path / "work", tmp_path / "log", 0, None
     changes = QUICK | {"save_every_s": 0.0}
     while code != 0:
-        count += 19
+        count += 29
         code = lives.run(workdir, log, changes, hook=("die_at", count))
         assert code in (0, -signal.SIGKILL), log.read_text()
     assert count > 50
@@ -338,6 +338,21 @@ def test_second_run_in_a_workdir_is_refused(lives, more_lives, tmp_path):
     os.kill(process, signal.SIGKILL)
     lives.end()
     assert more_lives.run(workdir, other, QUICK, module="squeeze") == 0
+
+
+def test_dry_run_needs_no_lock(lives, more_lives, tmp_path):
+    """It writes nothing."""
+    workdir, log, flags = tmp_path / "work", tmp_path / "log", ["--dry_run"]
+    runs, plans = tmp_path / "runs", tmp_path / "plans"
+    hook = ("sleep_in", "launch.squeeze", "run", str(runs))
+    process = lives.start(workdir, log, hook=hook)
+    until(runs.exists)
+    hook = ("sleep_in", "launch.plan", "show", str(plans))
+    other = more_lives.start(workdir, log, hook=hook, flags=flags)
+    until(plans.exists)
+    for each in (process, other):
+        os.kill(each, signal.SIGKILL)
+    assert {lives.end(), more_lives.end()} == {-signal.SIGKILL}
 
 
 def test_changed_config_is_a_new_run(lives, undisturbed, tmp_path):
