@@ -31,13 +31,15 @@ def enable_tensorboard() -> None:
 def read(folder) -> list[dict]:
     """The rows in a stage's folder: "step" and the losses; none if there is no file.
 
-    A last line that was cut off, when the process was killed, is left out.
+    A last line that was cut off, when the process was killed, is left out, and so are
+    lines that are damaged: they are of no use but to be looked at.
     """
     try:
         lines = (pathlib.Path(folder) / FILE).read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines[:-1]]
+    rows = [_row(line) for line in lines[:-1]]
+    return [row for row in rows if row is not None]
 
 
 class History:
@@ -104,6 +106,15 @@ def _begin_board(folder):
         return None
     shutil.rmtree(folder, ignore_errors=True)
     return _WRITERS[0](str(folder), flush_secs=_FLUSH_S)
+
+
+def _row(line: bytes) -> dict | None:
+    """A row, or None where the line is none."""
+    try:
+        row = json.loads(line)
+        return row if row["step"] >= 0 else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _lines(rows) -> bytes:

@@ -76,7 +76,7 @@ class Stage:
             ) from error
         if begins:
             self._tell_of_others()
-        elif self._written() and parallel.is_primary():
+        elif parallel.is_primary() and self._written() and self._has_leftovers():
             self._tidy()  # it was killed after its last word
 
     # Finished artifacts ------------------------------------------------------------
@@ -232,12 +232,15 @@ class Stage:
             self._states[name] = States(self.folder, name)
         return self._states[name]
 
+    def _has_leftovers(self) -> bool:
+        return any((self.folder / kind).exists() for kind in _UNFINISHED)
+
     def _tidy(self) -> None:
         """Removes what an unfinished stage has; also what a kill has left of it."""
-        for unfinished in _UNFINISHED:
-            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
         for path in self.folder.glob(".*.*.*"):  # what a killed process was writing
             path.unlink(missing_ok=True)
+        for unfinished in _UNFINISHED:
+            shutil.rmtree(self.folder / unfinished, ignore_errors=True)
 
     def _tell_of_others(self) -> None:
         """Says that another config was not finished, lest it be looked for here."""

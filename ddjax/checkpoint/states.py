@@ -46,13 +46,12 @@ class States:
         Raises:
           ValueError: this one, or the one before, could not be written.
         """
-        with self._refused():
-            manager = self._open()
-            from ddjax.checkpoint import files  # slow to import
+        from ddjax.checkpoint import files  # slow to import
 
-            # A copy: on a CPU the arrays are views of memory that the loop reuses.
-            arrays = {k: np.array(x, copy=True) for k, x in flatten(state).items()}
-            manager.save(step, args=files.Save(arrays))
+        # A copy: on a CPU the arrays are views of memory that the loop reuses.
+        arrays = {k: np.array(x, copy=True) for k, x in flatten(state).items()}
+        with self._refused():
+            self._open().save(step, args=files.Save(arrays))
 
     def restore(self, like: Any = None) -> tuple[int, Any] | None:
         """The newest state that is whole, or None; others are set aside.

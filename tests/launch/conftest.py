@@ -26,7 +26,7 @@ class Lives:
         Returns:
           Its process id.
         """
-        flags = [*flags, "--config=configs/default.py:quick", f"--workdir={workdir}"]
+        flags = ["--config=configs/default.py:quick", f"--workdir={workdir}", *flags]
         flags += [f"--config.{k}={v}" for k, v in (changes or {}).items()]
         self._asked.send(("run", module, flags, str(log), hook))
         return self._asked.recv()

@@ -129,10 +129,10 @@ def toy(config, workdir) -> None:
         parts.append(part["x"])
     done, state = stage.restore({"x": rows}) or (0, {"x": rows})
     with (
-        progress.bar("toy", 5, done) as bar,
-        progress.Monitor(stage, bar, 5, done, save_every_s=0) as monitor,
+        progress.bar("toy", 3, done) as bar,
+        progress.Monitor(stage, bar, 3, done, save_every_s=0) as monitor,
     ):
-        for step in range(done + 1, 6):
+        for step in range(done + 1, 4):
             state = {"x": state["x"] * 3 + step}
             monitor(step, state, {"loss": state["x"][:1]})
         monitor.finish(state)
@@ -143,7 +143,7 @@ def toy(config, workdir) -> None:
 
 
 def die_at(count: int) -> None:
-    """Kills this process before the n-th call of what makes a file appear or last."""
+    """Kills this process before the n-th call of what makes a file last, appear or go."""
     left = [count]
 
     def dying(function):
@@ -155,7 +155,7 @@ def die_at(count: int) -> None:
 
         return call
 
-    for name in ("replace", "rename", "fsync"):
+    for name in ("replace", "rename", "fsync", "rmdir"):
         setattr(os, name, dying(getattr(os, name)))
 
 

@@ -1,5 +1,6 @@
 """Two hosts of two devices make what one host makes, and end together."""
 
+import functools
 import os
 import pathlib
 import shutil
@@ -99,7 +100,7 @@ class TestStopped:
             often = {**CHANGES, "save_every_s": 0.2}
             before = newest(workdir, stage, whose)
             processes = hosts.start(workdir, folder / name, often)
-            until(lambda: newest(workdir, stage, whose) > before)
+            until(functools.partial(has_newer, workdir, stage, whose, before))
             os.kill(processes[whom], number)
             began = time.monotonic()
             codes = hosts.end()
@@ -136,6 +137,10 @@ class TestStopped:
         codes, log, seconds = disturbed[1][name]
         assert codes == [143, 143], log
         assert "goes on from step" in log[0] and seconds < 40
+
+
+def has_newer(workdir, stage, whose, step):
+    return newest(workdir, stage, whose) > step
 
 
 def newest(workdir, stage, whose):

@@ -59,6 +59,19 @@ def test_resumed_run_has_one_row_for_each_step(tmp_path):
     assert monitor.history == written(stage)
 
 
+def test_damaged_rows_are_left_out(tmp_path):
+    monitor, stage = monitored(tmp_path, [5.0, 4.0, 3.0, 2.0, 1.0], total=6)
+    monitor.look()
+    path = stage.folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    lines[0] = lines[0].replace(b'"', b"\xff", 1)
+    lines[1] = lines[1].replace(b"step", b"stup")
+    lines[2] = b"[]"
+    lines[3] = lines[3].replace(b"4", b'"4"', 1)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert [row["step"] for row in history.read(stage.folder)] == [5]
+
+
 def test_run_from_the_start_begins_a_new_file(tmp_path):
     monitored(tmp_path, [5.0, 4.0])[0].look()
     monitor, stage = monitored(tmp_path, [3.0])
