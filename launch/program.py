@@ -8,7 +8,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history
+from launch import command, history, pod
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -50,13 +50,14 @@ def main(run: Callable, *, positional: bool = False) -> None:
         if _DRY_RUN.value:
             from launch import plan  # which imports the programs
 
-            return plan.show(_CONFIG.value)
+            return plan.show(_CONFIG.value, pod.told())
+        pod.refuse()
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
         run(_CONFIG.value, workdir, *arguments)
 
     command.main(
         program,
-        ("config", "workdir", "dry_run", "tensorboard"),
+        ("config", "workdir", "dry_run", *pod.FLAGS, "tensorboard"),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,
