@@ -2,7 +2,7 @@
 
     python -m benchmarks.students
 
-Trains ConvNet-3 students on the same distilled set with `parallel.stacked` (one
+Trains ConvNet-3 students on the same distilled set with `parallel.sharded` (one
 program, under `vmap`) and with `parallel.single` (one after another), in turns, and
 prints the time of a step of all of them as a ratio. `parallel.groups` takes the form
 that is faster on the backend. Writes benchmarks/results/students-<backend>.json.
@@ -51,7 +51,7 @@ def measure(shape, width: int, steps: int, students: int) -> dict:
         key = jax.random.key(1)
         if many:
             key = jax.numpy.broadcast_to(key, group.shape)
-        spread = parallel.stacked if many else parallel.single
+        spread = parallel.sharded(1, len(group)) if many else parallel.single
         shared = (*distilled, ())
         state = loop.run(step, state, shared, key, range(steps), spread=spread)
         jax.block_until_ready(state)

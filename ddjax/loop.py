@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddjax import parallel
 
@@ -28,7 +29,9 @@ def run(
 
     On a CPU a Python loop over the jitted step; on an accelerator blocks of steps
     under `lax.scan`. Nothing is read back from the device here: an observer that wants
-    numbers decides how often to wait for them.
+    numbers decides how often to wait for them. Nothing but what is fed goes there
+    after the start: the index counts on the devices, for sending one costs more than a
+    small step.
 
     Args:
       step: pure function; draws its randomness from keys in `private` and the index.
@@ -37,7 +40,7 @@ def run(
       shared: arrays that all chunks or students have in common.
       private: arrays of this one (or a stack of them, see `spread`).
       steps: indices still to run, consecutive.
-      spread: `parallel.single`, `stacked`, or what `over_devices` gives.
+      spread: `parallel.single`, or what `over_devices` or `sharded` gives.
       feed: `index -> arrays` from the host, for data too large to be `shared`. Then the
         step takes `(private, arrays)` for `private`, and steps are not fused.
       observe: called as `(done, state, metrics)` after each block; `metrics` has
@@ -48,16 +51,23 @@ def run(
     """
     block = 1 if parallel.is_cpu() or feed else _BLOCK
     first = steps.start
-    state, shared, private = spread.place((state, shared, private))
+    # The index lies where `shared` does, on every device that reads it.
+    shared = (shared, np.int32(first))
+    state, (shared, index), private = spread.place((state, shared, private))
     while first < steps.stop:
         length = min(block, steps.stop - first)
         program = _compiled(step, spread, length)
-        own = (private, feed(first)) if feed else private
-        state, metrics = program(state, jnp.int32(first), shared, own)
-        first += length
+        own = (private, spread.feed(feed(first))) if feed else private
+        state, metrics = program(state, index, shared, own)
+        first, index = first + length, _advance(index, length)
         if observe is not None:
             observe(first, state, metrics)
     return state
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _advance(index, length):
+    return index + length
 
 
 @functools.lru_cache(maxsize=128)

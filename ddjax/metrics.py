@@ -7,9 +7,10 @@ exponential, where percentages would give numbers that look like scores and are 
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ddjax import parallel
 
 __all__ = ["accuracy", "ars", "hlr", "ior", "lrs", "mean_and_std"]
 
@@ -27,14 +28,15 @@ def accuracy(apply_fn, variables, images, labels, *, batch_size: int = 500) -> f
     Returns:
       In [0, 1].
     """
-    correct, variables = 0, jax.device_put(variables)
-    for start in range(0, len(labels), batch_size):
+
+    def padded(start):
         batch = np.asarray(images[start : start + batch_size])
-        real = len(batch)
-        padding = [(0, batch_size - real)] + [(0, 0)] * (batch.ndim - 1)
-        guesses = _guess(apply_fn)(variables, np.pad(batch, padding))
-        correct += int(np.sum(np.asarray(guesses)[:real] == labels[start:][:real]))
-    return correct / len(labels)
+        rows = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+        return (np.pad(batch, rows),)
+
+    calls = (padded(start) for start in range(0, len(labels), batch_size))
+    guesses = list(parallel.in_turn(_guess(apply_fn), variables, calls))
+    return float(np.mean(np.concatenate(guesses)[: len(labels)] == np.asarray(labels)))
 
 
 @functools.lru_cache(maxsize=32)
@@ -43,7 +45,7 @@ def _guess(apply_fn):
         logits, _ = apply_fn(variables, images / jnp.float32(255))
         return jnp.argmax(logits, -1)
 
-    return jax.jit(guess)
+    return guess
 
 
 def mean_and_std(values) -> tuple[float, float, int]:

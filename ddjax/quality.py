@@ -172,19 +172,34 @@ def wasserstein(real, real_labels, features, labels, weights) -> float:
       distance (exact transport), in units of the features.
 
     Raises:
-      ValueError: a class without real images.
+      ValueError: a class without real images, or with features that are not finite.
     """
     real, features = np.asarray(real, np.float32), np.asarray(features, np.float32)
-    distances = []
+    weights, distances = np.asarray(weights, np.float32), []
+    # Points of no mass fill the classes up, so that one program serves them all.
+    n, m = (max(np.unique(x, return_counts=True)[1]) for x in (real_labels, labels))
     for k in np.unique(labels):
         x, y = real[np.asarray(real_labels) == k], features[labels == k]
         if not len(x):
             raise ValueError(f"no real image has the label {k} of distilled ones.")
         mass = np.full(len(x), 1 / len(x), np.float32)
-        weight = np.asarray(weights, np.float32)[labels == k]
-        cost = ot.lp(_squares(x, y), mass, weight / weight.sum()).cost
+        weight = weights[labels == k] / weights[labels == k].sum()
+        cost = float(_transport_cost(*_filled(x, mass, n), *_filled(y, weight, m)))
+        if not math.isfinite(cost):
+            raise ValueError(f"the features of label {k} are not finite.")
         distances.append(math.sqrt(cost))
     return float(np.mean(distances))
+
+
+@jax.jit
+def _transport_cost(x, mass, y, weight):
+    return ot.lp(ot.squared_euclidean(x, y), mass, weight).cost
+
+
+def _filled(points, masses, count):
+    """The same measure on `count` points."""
+    more = count - len(points)
+    return np.pad(points, ((0, more), (0, 0))), np.pad(masses, (0, more))
 
 
 def png_bytes(images: np.ndarray) -> int:

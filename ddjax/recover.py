@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,8 @@ class Wave(NamedTuple):
 
     rows: np.ndarray  # [k, n], rows of the distilled set
     offset: int  # steps made by the waves before it
+    done: int = 0  # steps already made of its own
+    state: Any = None  # of all its chunks after these; None to begin
 
 
 def chunks(num_classes: int, ipc: int, batch_size: int, layout: str) -> list:
@@ -169,8 +171,6 @@ def run_wave(
     targets: list[Targets],
     num_steps: int,
     *,
-    state=None,
-    done: int = 0,
     observe: Callable | None = None,
 ) -> list[DistilledSet]:
     """Recovers the chunks of one wave, from the start or from a saved state.
@@ -185,8 +185,6 @@ def run_wave(
       wave: which chunks.
       targets: one for each chunk of the wave.
       num_steps: optimiser steps of each chunk.
-      state: as `observe` saw it after `done` steps; None to begin.
-      done: steps of this wave already made.
       observe: see `loop.run`; its step numbers go through all waves.
 
     Returns:
@@ -194,6 +192,7 @@ def run_wave(
     """
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(wave.rows[:, 0])
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *targets)
+    state = wave.state
     if state is None:
         state = initial_state(method, context, stacked, keys)
 
@@ -206,7 +205,7 @@ def run_wave(
         state,
         context,
         (keys, stacked),
-        range(done, num_steps),
+        range(wave.done, num_steps),
         spread=parallel.over_devices(len(targets)),
         observe=watch,
     )

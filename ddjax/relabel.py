@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddjax import parallel
 from ddjax.data import augment, batches, dsa
 
 __all__ = [
@@ -62,6 +63,7 @@ def view(views: Views, key: jax.Array, step, images: jax.Array) -> View:
     """
     key_order, key_view = jax.random.split(key)
     rows = batches.indices(key_order, step, len(images), views.batch_size)
+    rows = parallel.divide(rows)
     key_step = jax.random.fold_in(key_view, step)
     key_crop, key_flip, key_mix = jax.random.split(key_step, 3)
     # Beside the three: what earlier records drew stays as it was.
@@ -113,6 +115,8 @@ def soft_labels(
 ) -> np.ndarray:
     """Stored soft labels: the teacher's logits for every step of a student.
 
+    Each device labels a step of its own.
+
     Args:
       apply_fn: the teacher, `(variables, images) -> (logits, out)`.
       teacher: its variables.
@@ -125,13 +129,28 @@ def soft_labels(
     Returns:
       [len(steps), B, C] float16 logits (FKD's precision).
     """
-    label, rows = make_labeller(apply_fn, views), []
-    teacher, images = jax.device_put((teacher, images))  # once, not at every step
-    for step in steps:
-        rows.append(label(teacher, key, np.int32(step), images))
+    rows = []
+    found = parallel.in_turn(
+        _of_step(apply_fn, views),
+        (teacher, key, images),
+        ((np.int32(step),) for step in steps),
+    )
+    for step, logits in zip(steps, found):
+        rows.append(logits)
         if observe is not None:
             observe(step + 1)
-    return np.stack(jax.device_get(rows))
+    return np.stack(rows)
+
+
+@functools.cache
+def _of_step(apply_fn, views):
+    label = make_labeller(apply_fn, views)
+
+    def of_step(shared, step):
+        teacher, key, images = shared
+        return label(teacher, key, step, images)
+
+    return of_step
 
 
 def plain_labels(apply_fn: Callable, teacher, images, *, batch_size: int = 100):
@@ -147,18 +166,17 @@ def plain_labels(apply_fn: Callable, teacher, images, *, batch_size: int = 100):
     Returns:
       [N, C] float16 logits, a NumPy array.
     """
-    label, rows = _plain_labeller(apply_fn), []
-    teacher, count = jax.device_put(teacher), len(images)
+    count, images = len(images), np.asarray(images)
     batch_size = min(batch_size, count)
-    for start in range(0, count, batch_size):
-        places = np.arange(start, start + batch_size) % count
-        rows.append(label(teacher, images[places])[: count - start])
-    return np.concatenate(jax.device_get(rows))
+    starts = range(0, count, batch_size)
+    places = (np.arange(start, start + batch_size) % count for start in starts)
+    calls = ((images[rows],) for rows in places)
+    found = parallel.in_turn(_plain_labeller(apply_fn), teacher, calls)
+    return np.concatenate(list(found))[:count]
 
 
 @functools.cache
 def _plain_labeller(apply_fn):
-    @jax.jit
     def label(teacher, images):
         return apply_fn(teacher, images / jnp.float32(255))[0].astype(jnp.float16)
 

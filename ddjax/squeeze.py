@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import losses, optimizers, training
+from ddjax import losses, optimizers, parallel, training
 from ddjax.data import augment, batches
 from ddjax.models import Network
 
@@ -61,6 +61,7 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
         images, labels = shared
         key_order, key_view = jax.random.split(key)
         rows = batches.indices(key_order, index, num_examples, recipe.batch_size)
+        rows = parallel.divide(rows)
         key_crop, key_flip = jax.random.split(jax.random.fold_in(key_view, index))
         batch = images[rows] / jnp.float32(255)
         if recipe.crop_scale != (1.0, 1.0):

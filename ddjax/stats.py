@@ -5,6 +5,7 @@ barycenters of the features follow.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -34,7 +35,7 @@ def collect(
     exact: bool = True,
     observe: Callable | None = None,
 ) -> tuple[np.ndarray, ClassStats]:
-    """Features and per-class BatchNorm moments, class by class.
+    """Features and per-class BatchNorm moments, class by class, by all devices.
 
     Args:
       apply_fn: the teacher.
@@ -48,19 +49,30 @@ def collect(
     Returns:
       (features [N, D] float32, in the order of the data set; ClassStats).
     """
-    report, variables = make_reporter(apply_fn), jax.device_put(variables)
-    features, layers, done = [], [], 0
     slices = data.class_slices(dataset)
-    for rows in slices if classes is None else [slices[k] for k in classes]:
+    chosen = slices if classes is None else [slices[k] for k in classes]
+    batches = [
+        [
+            (i, min(i + batch_size, rows.stop))
+            for i in range(rows.start, rows.stop, batch_size)
+        ]
+        for rows in chosen
+    ]
+
+    def padded(start, stop):
+        batch = dataset.images[start:stop]
+        # Padding keeps one shape, so one program; the padded rows are dropped.
+        rows = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+        return (np.pad(batch, rows),)
+
+    calls = (padded(*places) for places in itertools.chain(*batches))
+    found = parallel.in_turn(make_reporter(apply_fn), variables, calls)
+    features, layers, done = [], [], 0
+    for places in batches:
         seen = []
-        for start in range(rows.start, rows.stop, batch_size):
-            batch = dataset.images[start : min(start + batch_size, rows.stop)]
-            real = len(batch)
-            # Padding keeps one shape, so one program; the padded rows are dropped.
-            padding = [(0, batch_size - real)] + [(0, 0)] * (batch.ndim - 1)
-            out = jax.device_get(report(variables, np.pad(batch, padding)))
-            seen.append(jax.tree.map(lambda x, n=real: x[:n], out))
-            done += real
+        for (start, stop), out in zip(places, found):
+            seen.append(jax.tree.map(lambda x, n=stop - start: x[:n], out))
+            done += stop - start
             if observe is not None:
                 observe(done)
         whole = jax.tree.map(lambda *parts: np.concatenate(parts), *seen)
@@ -115,6 +127,7 @@ def barycenters(
     dataset: Dataset,
     ipc: int,
     *,
+    classes: range | None = None,
     find: Callable = ot.barycenter,
     observe: Callable | None = None,
 ) -> Barycenter:
@@ -128,12 +141,13 @@ def barycenters(
       features: [N, D], class-major, as `collect` gives them.
       dataset: tells where the classes are.
       ipc: atoms per class.
+      classes: which of them to make; all where None.
       find: `(key, x [n, D], ipc, a=masses [n]) -> Barycenter`, such as
         `ot.barycenter`, `ot.sliced_barycenter`, `ot.mmd_atoms` or a partial of one.
       observe: called with the number of classes done.
 
     Returns:
-      Barycenter with points [C, ipc, D], on the host.
+      Barycenter with points [C, ipc, D] of the classes made, on the host.
 
     Raises:
       ValueError: a class has fewer than `ipc` images, or features that are not finite.
@@ -147,8 +161,10 @@ def barycenters(
                 "that diverged, or images that are not pixels."
             )
     largest = max(rows.stop - rows.start for rows in slices)
+    classes = range(len(slices)) if classes is None else classes
 
-    def load(k):
+    def load(i):
+        k = classes[i]
         x = features[slices[k]]
         padding = largest - len(x)
         if padding:  # with a real row: it must not stretch the cloud
@@ -157,7 +173,7 @@ def barycenters(
         mass[largest - padding :] = 0
         return np.asarray(jax.random.key_data(jax.random.fold_in(key, k))), x, mass
 
-    return parallel.mapped(_finder(find, ipc), load, len(slices), observe)
+    return parallel.mapped(_finder(find, ipc), load, len(classes), observe)
 
 
 @functools.lru_cache(maxsize=8)

@@ -208,7 +208,9 @@ def train(
         (*distilled, soft),
         jnp.broadcast_to(key_views, keys.shape) if many else key_views,
         range(done, num_steps(recipe, count)),
-        spread=parallel.stacked if many else parallel.single,
+        spread=parallel.sharded(
+            min(recipe.views.batch_size, count), len(keys) if many else 0
+        ),
         observe=observe,
     )
     trained = variables(state)

@@ -2,9 +2,13 @@
 
 import logging as standard_logging
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
+
+from ddjax import parallel
+from launch import stopping
 
 _TALKATIVE = ("/orbax/", "/tensorflow_datasets/")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
@@ -21,12 +25,13 @@ def main(
     """Runs `run()` as a program.
 
     An error that the user can mend is a ValueError and ends in one line; --debug shows
-    where it came from.
+    where it came from. SIGTERM and Ctrl-C end in one line too, with the exit code that
+    a shell gives them (143 and 130); a second one ends the program without a word.
 
     Args:
       run: what the program does.
       names: its flags, for --help to show them.
-      stopped: said after Ctrl-C: what is left, and what to do.
+      stopped: said after a signal: what is left, and what to do.
       load: called when the flags are known; its errors are mistakes in them.
       positional: whether `run` is given what else is on the command line, word by
         word; else anything but flags is a mistake.
@@ -34,14 +39,24 @@ def main(
 
     def program(arguments):
         _log_plainly()
+        stopping.listen()
         try:
             run(*arguments[1:])
         except ValueError as error:
             if _DEBUG.value:
-                raise
-            sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            sys.exit(f"\nstopped. {stopped}")
+                traceback.print_exc()
+            print(f"error: {error}", file=sys.stderr)
+            parallel.fail(str(error))
+            sys.exit(1)
+        except stopping.Stopped as stop:
+            reason, code = stop.asked
+            print(f"\nstopped by {reason}. {stop.left or stopped}", file=sys.stderr)
+            parallel.part()
+            sys.exit(code)
+        except Exception as error:
+            traceback.print_exc()
+            parallel.fail(f"{type(error).__name__}: {error}")
+            raise
 
     for name in (*names, "debug"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])

@@ -56,7 +56,8 @@ def run(config, workdir) -> list[dict]:
     records = train(config, workdir, chosen)
     teacher = squeeze.run(config, workdir)
     sets = _measured(config, workdir, teacher) if config.evaluate.quality else []
-    report.write(workdir, runs.assemble(config, workdir, teacher, records, sets))
+    if parallel.is_primary():
+        report.write(workdir, runs.assemble(config, workdir, teacher, records, sets))
     return records
 
 
@@ -75,13 +76,18 @@ def train(config, workdir, chosen=None) -> list[dict]:
         for entry in comparison.entries(config, workdir, teacher, seen)
         for cell in _cells(config, workdir, teacher, seen, entry, chosen or {})
     ]
-    missing = [c for c in cells if not all(stage.complete for stage in c.stages)]
-    for cell in missing:
-        _labels(config, workdir, teacher, cell)
-    total = sum(_steps(cell) for cell in missing)
-    with progress.bar("students", total) as bar:
-        for cell in missing:
+    missing = [i for i, c in enumerate(cells) if not all(s.complete for s in c.stages)]
+    for i in missing:
+        cell = cells[i]
+        relabel.make(config, workdir, teacher, *_labelled(cell))
+    own = [cells[i] for i in parallel.share(missing)]
+    with (
+        parallel.alone(),
+        progress.bar("students", sum(_steps(cell) for cell in own)) as bar,
+    ):
+        for cell in own:
             _train(config, workdir, teacher, cell, bar)
+    parallel.gather("students")
     return [
         {**stage.made_from, **stage.record()} for cell in cells for stage in cell.stages
     ]
@@ -158,16 +164,15 @@ def _steps(cell) -> int:
     return student.num_steps(cell.recipe, len(cell.distilled.images.labels))
 
 
-def _labels(config, workdir, teacher, cell) -> relabel.Labels:
-    return relabel.make(
-        config, workdir, teacher, cell.distilled, cell.recipe, cell.seed, cell.labels
-    )
+def _labelled(cell) -> tuple:
+    """Whose labels they are, as `relabel` asks for them."""
+    return cell.distilled, cell.recipe, cell.seed, cell.labels
 
 
 def _train(config, workdir, teacher, cell, bar):
     """Trains the students of a cell and writes their records."""
     distilled, network, stage = cell.distilled, cell.network, cell.stages[0]
-    soft = _labels(config, workdir, teacher, cell)
+    soft = relabel.load(config, workdir, teacher, *_labelled(cell))
     draw = program.key(config, "student", cell.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
     count = len(distilled.images.labels)
@@ -177,8 +182,11 @@ def _train(config, workdir, teacher, cell, bar):
     done, state = stage.restore(like) or (0, None)
     bar.set_description(f"students: {stage.folder.name[:-13]}")
     bar.update(done)
-    monitor = progress.Monitor(stage, bar, _steps(cell), done, config.save_every_s)
-    with meter.watch() as cost:
+    save_every_s, total = config.save_every_s, _steps(cell)
+    with (
+        progress.Monitor(stage, bar, total, done, save_every_s) as monitor,
+        meter.watch() as cost,
+    ):
         trained = student.train(
             keys,
             network,
@@ -220,12 +228,14 @@ def _measured(config, workdir, teacher) -> list[dict]:
         for entry in entries
         if entry.distilled.record["arm"] != comparison.WHOLE
     }
-    with progress.bar("quality", len(sets), unit="set") as bar:
-        measured = []
-        for distilled in sets.values():
-            measured.append(quality.measure(config, workdir, teacher, seen, distilled))
+    quality.real(config, workdir, teacher, seen)
+    own = parallel.share(sets.values())
+    with parallel.alone(), progress.bar("quality", len(own), unit="set") as bar:
+        for distilled in own:
+            quality.measure(config, workdir, teacher, seen, distilled)
             bar.update()
-    return measured
+    parallel.gather("quality")
+    return [quality.record(workdir, teacher, seen, x) for x in sets.values()]
 
 
 if __name__ == "__main__":

@@ -20,18 +20,15 @@ class Frames:
     were made by the same steps, are not made again.
     """
 
-    def __init__(self, stage, method, context, wave, num_steps: int):
+    def __init__(self, stage, job):
         """Finds the frames that an interrupted run has kept.
 
         Args:
           stage: `checkpoint.Stage` of the set.
-          method: see `ddjax.methods`.
-          context: as the method wants it.
-          wave: the first one.
-          num_steps: of each chunk.
+          job: recover.Job.
         """
-        self._stage, self._method, self._context = stage, method, context
-        self._wave, self._target = wave, None
+        self._stage, self._job, self._target = stage, job, None
+        num_steps = job.num_steps
         count = min(_FRAMES, num_steps + 1)
         self._wanted = np.rint(np.linspace(0, num_steps, count)).astype(int)
         self._kept = {
@@ -40,37 +37,40 @@ class Frames:
             if (part := stage.load_part(f"frame{number}")) is not None
         }
 
-    def begin(self, goals: list, key) -> None:
-        """Keeps the start, before any step.
+    def begin(self, wave, goals: list) -> None:
+        """Keeps the start, before any step, where the first chunk is in the wave.
 
         Args:
-          goals: Targets of each chunk of the wave.
-          key: of the recovery.
+          wave: recover.Wave.
+          goals: Targets of each of its chunks.
         """
-        self._target = goals[0]
-        if 0 not in self._kept:
-            first = jax.tree.map(lambda x: np.asarray(x)[None], goals[0])
-            keys = jax.random.fold_in(key, int(self._wave.rows[0, 0]))[None]
-            state = recover.initial_state(self._method, self._context, first, keys)
-            self.look(0, state)
+        first = wave.rows[0, 0] == 0
+        self._target = goals[0] if first else None
+        if first and not wave.done and 0 not in self._kept:
+            job, key = self._job, jax.random.fold_in(self._job.key, 0)
+            alone = jax.tree.map(lambda x: np.asarray(x)[None], goals[0])
+            self.look(
+                0, recover.initial_state(job.method, job.context, alone, key[None])
+            )
 
     def look(self, done: int, state) -> None:
-        """Keeps a state of the first wave, where it is the first at a wanted step.
+        """Keeps a state of the first chunk, where it is the first at a wanted step.
 
         Args:
-          done: steps made; on an accelerator the end of a block of them.
+          done: steps made of its wave; on an accelerator the end of a block of them.
           state: of all chunks of the wave.
         """
         number = int(np.searchsorted(self._wanted, done, side="right")) - 1
         if self._target is None or number in self._kept:
             return
         chosen = choose(self._target.labels, self._target.images.shape[1:3])
-        images = _finalize(self._method)(state, self._context, self._target)
+        job = self._job
+        images = _finalize(job.method)(state, job.context, self._target)
         images = np.asarray(images)[chosen]
         if not np.isfinite(images).all():  # the loss will say so
             return
         pixels = np.rint(images * 255).astype(np.uint8)
-        rows = self._wave.rows[0][chosen]
+        rows = job.cuts[0][chosen]
         self._kept[number] = {"steps": np.array(done), "images": pixels, "rows": rows}
         self._stage.save_part(f"frame{number}", self._kept[number])
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import shutil
 
-from ddjax import checkpoint
+from ddjax import checkpoint, parallel
 
 FILE = "metrics.jsonl"  # in a stage's folder: a row in each line
 _FLUSH_S = 2  # until a page of TensorBoard can show new rows
@@ -52,11 +52,13 @@ class History:
             from a state of that step and makes them again.
         """
         self.rows = [row for row in read(folder) if row["step"] <= done]
-        self._path = folder / FILE
-        text = _lines(self.rows)
-        checkpoint.write_atomically(self._path, lambda file: file.write(text))
-        self._board = _begin_board(folder / "tensorboard")
-        self._show(self.rows)
+        self._path, self._board = folder / FILE, None
+        self._mine = parallel.is_primary()  # other hosts keep theirs in memory
+        if self._mine:
+            text = _lines(self.rows)
+            checkpoint.write_atomically(self._path, lambda file: file.write(text))
+            self._board = _begin_board(folder / "tensorboard")
+            self._show(self.rows)
 
     def append(self, rows: list[dict]) -> None:
         """Adds rows, on disk too.
@@ -65,6 +67,8 @@ class History:
           ValueError: the disk is full, or refuses.
         """
         self.rows += rows
+        if not self._mine:
+            return
         try:
             with open(self._path, "ab") as file:
                 file.write(_lines(rows))
@@ -77,8 +81,9 @@ class History:
 
     def sync(self) -> None:
         """Waits until the rows would outlive a crash of the machine."""
-        with open(self._path, "rb") as file:
-            os.fsync(file.fileno())
+        if self._mine:
+            with open(self._path, "rb") as file:
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Closes TensorBoard's file; the next rows begin another."""

@@ -208,6 +208,7 @@ def verdict(rows: list[Row], machine: pod.Machine, free: int | None = None) -> s
                 f"{largest.stage}, {largest.what}: {_bytes(size)} do not fit into "
                 f"{_bytes(most)} of {where}. Lower {lower}."
             )
+    lines += [row.note for row in rows if row.note]
     if free is not None and disk > free:
         lines.append(f"{_bytes(disk)} on disk are more than the {_bytes(free)} here.")
     return "\n".join(lines)

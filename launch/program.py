@@ -1,5 +1,6 @@
 """What all programs of an experiment share: its config, and the compile cache."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history, pod
+from launch import command, history, hosts, pod, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,6 +29,11 @@ _TENSORBOARD = flags.DEFINE_bool(
     False,
     "Write the losses for TensorBoard too, in each stage's folder.",
 )
+_PROFILE = flags.DEFINE_bool(
+    "profile",
+    False,
+    "Write a trace of a few steps of each loop, in its stage's folder.",
+)
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student")
 
 
@@ -37,13 +43,19 @@ def key(config, purpose: str, seed: int = 0) -> jax.Array:
     return jax.random.fold_in(key, seed)
 
 
-def main(run: Callable, *, positional: bool = False) -> None:
+def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None:
     """Runs `run(config, workdir, *arguments)` as a program; see `command.main`.
 
-    Ctrl-C leaves what is done on disk.
+    A signal leaves what is done on disk.
+
+    Args:
+      run: what the program does.
+      positional: whether `run` has further arguments.
+      alone: whether no other program may run in the workdir meanwhile.
     """
 
     def program(*arguments):
+        hosts.join()
         enable_compile_cache()
         if _TENSORBOARD.value:
             history.enable_tensorboard()
@@ -52,12 +64,22 @@ def main(run: Callable, *, positional: bool = False) -> None:
 
             return plan.show(_CONFIG.value, pod.told())
         pod.refuse()
+        hosts.check()
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        run(_CONFIG.value, workdir, *arguments)
+        nothing = contextlib.nullcontext()
+        with (
+            hosts.hold(workdir) if alone else nothing,
+            profile.loops() if _PROFILE.value else nothing,
+        ):
+            run(_CONFIG.value, workdir, *arguments)
 
     command.main(
         program,
-        ("config", "workdir", "dry_run", *pod.FLAGS, "tensorboard"),
+        (
+            *("config", "workdir", "dry_run", "tensorboard", "profile"),
+            *hosts.FLAGS,
+            *pod.FLAGS,
+        ),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,

@@ -8,7 +8,10 @@ import numpy as np
 import tqdm
 from absl import logging
 
+from ddjax import parallel
+from launch import stopping
 from launch.history import History
+from launch.profile import Trace
 
 _ROWS = 1000  # of a history, whatever the length of the run
 _LOOK_EVERY_S = 0.5  # how often to wait for the device, to look at its numbers
@@ -93,13 +96,23 @@ def is_finite(tree) -> bool:
 
 
 class Monitor:
-    """The observer of `loop.run` in a program.
+    """The observer of `loop.run` in a program, and a context for the loop.
 
     Twice a second it reads the losses made since the last look, and stops at the first
     that is not finite; then it may save the state, which is therefore always good.
+    A stop that was asked for (see `stopping`) it makes after a save. Once the context is
+    left, by an error too, nothing is written in the background any more.
     """
 
-    def __init__(self, stage, shown, total: int, done: int, save_every_s: float):
+    def __init__(
+        self,
+        stage,
+        shown,
+        total: int,
+        done: int,
+        save_every_s: float,
+        whose: str = "",
+    ):
         """Watches one loop.
 
         Args:
@@ -108,12 +121,27 @@ class Monitor:
           total: steps of the loop.
           done: steps already made; their history is taken back from the stage.
           save_every_s: seconds between two saves.
+          whose: name of the states, where each host has its own; "" where all hosts
+            have the same one, which the primary saves.
         """
         self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
         self._stride, self._total, self._done = max(1, total // _ROWS), total, done
-        self._pending, self._kept = [], done
+        self._pending, self._kept, self._whose = [], done, whose
         self._looked = self._saved = time.monotonic()
         self._history = History(stage.folder, done)
+        self._trace = Trace(stage.folder, total, done)
+        self._awaited = stopping.awaited()
+
+    def __enter__(self):
+        self._awaited.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        try:
+            self._stage.close()
+        except ValueError as failed:  # the result, or the error, counts more
+            logging.warning("%s", failed)
+        return self._awaited.__exit__(*error)
 
     @property
     def history(self) -> list[dict]:
@@ -127,14 +155,33 @@ class Monitor:
         now = time.monotonic()
         if now - self._looked > _LOOK_EVERY_S or done == self._total:
             self.look()
+        if stopping.requested() is not None:
+            self._stop(state)
         if now - self._saved > self._save_every_s:
-            self.look()
-            # A step of finite loss can still spoil the state: the next loss tells.
-            if is_finite(state):
-                self._history.sync()  # first: a state without its rows leaves a gap
-                self._stage.save(done, state)
-                self._kept = done
+            self._save(state)
             self._saved = now
+        self._trace(done, metrics)
+
+    def _save(self, state) -> None:
+        self.look()
+        # A step of finite loss can still spoil the state: the next loss tells.
+        if is_finite(state):
+            self._history.sync()  # first: a state without its rows leaves a gap
+            self._stage.save(self._done, state, self._whose)
+            self._kept = self._done
+
+    def _stop(self, state) -> None:
+        together = not self._whose and parallel.host_count() > 1
+        if together and not parallel.is_primary():
+            return  # the primary needs this host's steps until it has saved them
+        if self._done > self._kept:
+            self._save(state)
+        self._stage.close()
+        if together:
+            parallel.release()
+        what = self._stage.folder.parent.name
+        left = f"{what} goes on from step {self._kept} with the same command."
+        raise stopping.Stopped(stopping.requested(), left)
 
     def look(self) -> None:
         """Reads what was reported since the last look.

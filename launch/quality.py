@@ -8,19 +8,19 @@ measured once, in <workdir>/stats/real-<hash>/.
 
 import math
 
-import jax
 import numpy as np
 from absl import logging
 
-from ddjax import checkpoint, data, quality, stats
+from ddjax import checkpoint, data, parallel, quality, stats
+from ddjax.types import Dataset
 from launch import meter
 
 _SAMPLE = 1000  # real images whose nearest others are looked for
 _SHOWN = 10  # neighbours kept of each class
 
 
-def measure(config, workdir, teacher, seen, distilled) -> dict:
-    """The record of a distilled set; loaded or made.
+def measure(config, workdir, teacher, seen, distilled) -> None:
+    """Measures a distilled set, unless that was done.
 
     Args:
       config: of the experiment.
@@ -28,11 +28,34 @@ def measure(config, workdir, teacher, seen, distilled) -> dict:
       teacher: teachers.Teacher, whose features are compared.
       seen: stats.Stats, those of the real images.
       distilled: recover.Distilled, by a method, a baseline or an import.
-
-    Returns:
-      Plain values. Distances are means over the images; "redundancy" is None where no
-      class has two images.
     """
+    stage = _stage(workdir, teacher, seen, distilled)
+    if not stage.complete:
+        beside = real(config, workdir, teacher, seen)
+        with meter.watch() as cost:
+            arrays, record = _measure(teacher, seen, distilled, beside)
+        stage.finish(arrays, {**record, **cost.record()})
+
+
+def record(workdir, teacher, seen, distilled) -> dict:
+    """What `measure` has found: plain values, distances as means over the images.
+
+    "redundancy" is None where no class has two images.
+    """
+    stage = _stage(workdir, teacher, seen, distilled)
+    found = stage.record()
+    if found["test_copies"]:
+        logging.warning(
+            "%d of the %d images of %s are images of the test set: scores of students "
+            "trained on them say nothing.",
+            found["test_copies"],
+            found["num_images"],
+            stage.folder.name[:-13],
+        )
+    return found
+
+
+def _stage(workdir, teacher, seen, distilled) -> checkpoint.Stage:
     told = distilled.record
     made_from = {
         "version": 1,
@@ -42,22 +65,7 @@ def measure(config, workdir, teacher, seen, distilled) -> dict:
     }
     name = f"{told['arm']}-ipc{told['ipc']}-seed{told.get('seed', 0)}"
     name = name.replace("/", "-").replace(" ", "-")
-    stage = checkpoint.Stage(workdir, "quality", name, made_from)
-    if not stage.complete:
-        real = _real(config, workdir, teacher, seen)
-        with meter.watch() as cost:
-            arrays, record = _measure(teacher, seen, distilled, real)
-        stage.finish(arrays, {**record, **cost.record()})
-    record = stage.record()
-    if record["test_copies"]:
-        logging.warning(
-            "%d of the %d images of %s are images of the test set: scores of students "
-            "trained on them say nothing.",
-            record["test_copies"],
-            record["num_images"],
-            name,
-        )
-    return record
+    return checkpoint.Stage(workdir, "quality", name, made_from)
 
 
 def _measure(teacher, seen, distilled, real):
@@ -98,14 +106,9 @@ def _measure(teacher, seen, distilled, real):
 
 def _features(teacher, images) -> np.ndarray:
     """[N, D] float32, by the program that made those of the real images."""
-    report = stats.make_reporter(teacher.network.apply)
-    variables, parts, batch_size = jax.device_put(teacher.variables), [], 100
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-        found, _ = report(variables, np.pad(batch, padding))
-        parts.append(np.asarray(found, np.float32)[: len(batch)])
-    return np.concatenate(parts)
+    info = teacher.train.info._replace(classes=("all",))
+    every = Dataset(images, np.zeros(len(images), np.int32), info)
+    return stats.collect(teacher.network.apply, teacher.variables, every)[0]
 
 
 def _first(labels, count) -> np.ndarray:
@@ -114,7 +117,7 @@ def _first(labels, count) -> np.ndarray:
     return np.concatenate(rows).astype(np.int32)
 
 
-def _real(config, workdir, teacher, seen) -> dict:
+def real(config, workdir, teacher, seen) -> dict:
     """Of real images: distances to the nearest other one, and digests of all."""
     made_from = {
         "version": 1,
@@ -125,13 +128,17 @@ def _real(config, workdir, teacher, seen) -> dict:
     }
     stage = checkpoint.Stage(workdir, "stats", "real", made_from)
     if not stage.complete:
-        train, options = teacher.train.images, {"size": _SAMPLE, "seed": config.seed}
         with meter.watch() as cost:
-            found = {
-                "pixels": quality.real_nearest(train, **options),
-                "features": quality.real_nearest(seen.features, **options),
-                "train": quality.digests(train),
-                "test": quality.digests(teacher.test.images),
-            }
+            found = _real(config, teacher, seen) if parallel.is_primary() else {}
         stage.finish(found, cost.record())
     return stage.load()
+
+
+def _real(config, teacher, seen) -> dict:
+    train, options = teacher.train.images, {"size": _SAMPLE, "seed": config.seed}
+    return {
+        "pixels": quality.real_nearest(train, **options),
+        "features": quality.real_nearest(seen.features, **options),
+        "train": quality.digests(train),
+        "test": quality.digests(teacher.test.images),
+    }

@@ -28,7 +28,18 @@ from ddjax import (
     selection,
 )
 from ddjax.types import Context, DistilledSet
-from launch import arms, frames, meter, program, progress, report, squeeze, stats
+from launch import (
+    arms,
+    frames,
+    meter,
+    program,
+    progress,
+    report,
+    resume,
+    shares,
+    squeeze,
+    stats,
+)
 
 
 class Distilled(NamedTuple):
@@ -70,30 +81,48 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
-        info = teacher.train.info
         with meter.watch(f"recover {title}") as cost:
-            if name in methods.names():
-                job = _prepare(config, workdir, teacher, seen, arm, ipc, seed)
-                images, history = _run(job, stage, config.save_every_s)
-                beside = _select(config, teacher, seen, "random", min(ipc, 10), 0)
-                report.draw(stage.folder, info, images, beside, history)
-            else:
-                images = _select(config, teacher, seen, name, ipc, seed)
-        record = {
-            "arm": arm,
-            "ipc": ipc,
-            "seed": seed,
-            "data": info.name,
-            "classes": list(info.classes),
-            "mean": list(info.mean),
-            "std": list(info.std),
-            "image_bytes": int(images.images.nbytes),
-            **cost.record(),
-        }
-        stage.finish(images._asdict(), record)
-        export.describe(stage.folder)
+            images = _make(config, workdir, teacher, seen, stage)
+        stage.finish(
+            images._asdict() if images else {},
+            {
+                "arm": arm,
+                "ipc": ipc,
+                "seed": seed,
+                **_about(teacher.train.info, images),
+                **cost.record(),
+            },
+        )
         logging.info("%s", stage.folder)
+    if parallel.is_primary():
+        export.describe(stage.folder)
     return Distilled(DistilledSet(**stage.load()), stage.hash, stage.record())
+
+
+def _make(config, workdir, teacher, seen, stage) -> DistilledSet | None:
+    """The images of a set; None but on the primary, which has them from all hosts."""
+    arm, ipc, (_, seed) = (stage.made_from[k] for k in ("arm", "ipc", "seed"))
+    name, _ = arms.split(arm)
+    if name not in methods.names():
+        primary = parallel.is_primary()
+        return _select(config, teacher, seen, name, ipc, seed) if primary else None
+    job = _prepare(config, workdir, teacher, seen, arm, ipc, seed)
+    images, history = _run(job, stage, config.save_every_s)
+    if images is not None:
+        beside = _select(config, teacher, seen, "random", min(ipc, 10), 0)
+        report.draw(stage.folder, teacher.train.info, images, beside, history)
+    return images
+
+
+def _about(info, images) -> dict:
+    """What a set's record says of its data."""
+    return {
+        "data": info.name,
+        "classes": list(info.classes),
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "image_bytes": int(images.images.nbytes) if images else 0,
+    }
 
 
 # Methods -----------------------------------------------------------------------------
@@ -107,7 +136,6 @@ class Job(NamedTuple):
     context: Context
     goals: Callable  # rows of a chunk -> Targets
     cuts: list  # rows of every chunk
-    waves: list[recover.Wave]
     num_steps: int  # of each chunk
 
 
@@ -143,10 +171,8 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     cuts = recover.chunks(
         info.num_classes, ipc, config.recover.batch_size, section["layout"]
     )
-    num_steps = section["num_steps"]
-    plan = recover.waves(cuts, num_steps, parallel.device_count())
     context = Context(teacher=teacher.variables)
-    return Job(key_steps, method, context, goals, cuts, plan, num_steps)
+    return Job(key_steps, method, context, goals, cuts, section["num_steps"])
 
 
 def _tell_without_batch_norm(config, teacher):
@@ -166,87 +192,61 @@ def _tell_without_batch_norm(config, teacher):
         )
 
 
-def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet, list]:
-    """The images and the losses; finished waves and the current state are kept."""
-    parts = [stage.load_part(_name(wave)) for wave in job.waves]
-    done, state = _resume(job, stage, parts)
-    total = len(job.waves) * job.num_steps
-    film = frames.Frames(stage, job.method, job.context, job.waves[0], job.num_steps)
-    with progress.bar(f"recover {stage.folder.name[:-13]}", total, done) as bar:
-        monitor = progress.Monitor(stage, bar, total, done, save_every_s)
-        for i, wave in enumerate(job.waves):
-            if parts[i] is not None:
-                continue
+def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet | None, list]:
+    """The images and the losses; finished chunks and the current state are kept.
+
+    Of several hosts each recovers its own chunks, and only the primary gets the images.
+    """
+    names = [f"rows{rows[0]}x{len(rows)}" for rows in job.cuts]
+    plan, whose = resume.plan(job, stage, names), resume.whose()
+    numbers = {rows[0]: i for i, rows in enumerate(job.cuts)}
+    film, title = frames.Frames(stage, job), f"recover {stage.folder.name[:-13]}"
+    with (
+        progress.bar(title, plan.total, plan.start) as bar,
+        progress.Monitor(
+            stage, bar, plan.total, plan.start, save_every_s, whose
+        ) as monitor,
+    ):
+        for wave in plan.waves:
             goals = [job.goals(rows) for rows in wave.rows]
-            if i == 0:
-                film.begin(goals, job.key)
-            chunks = recover.run_wave(
-                job.key,
-                job.method,
-                job.context,
-                wave,
-                goals,
-                job.num_steps,
-                state=state,
-                done=max(0, done - wave.offset),
-                observe=functools.partial(
-                    _observe, monitor, film if i == 0 else None, wave
-                ),
-            )
+            film.begin(wave, goals)
+            watch = functools.partial(_observe, monitor, film, wave)
+            chunks = _recover(job, wave, goals, watch)
             monitor.finish(chunks)  # first: a part without its losses leaves a gap
-            parts[i] = _stored(chunks)._asdict()
-            stage.save_part(_name(wave), parts[i])
-            state = None
+            for rows, chunk in zip(wave.rows, chunks):
+                number = numbers[rows[0]]
+                plan.made[number] = _stored(chunk)
+                stage.save_part(names[number], plan.made[number])
     film.write()
+
+    def again(i):
+        wave = recover.Wave(job.cuts[i][None], 0)
+        return _stored(*_recover(job, wave, [job.goals(job.cuts[i])], None))
+
+    parts = shares.collect(stage, names, plan.made, again)
+    if not parts:
+        return None, monitor.history
     order = np.argsort(np.concatenate(job.cuts))
-    whole = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
+    whole = {k: np.concatenate([p[k] for p in parts])[order] for k in parts[0]}
     return DistilledSet(**whole), monitor.history
 
 
-def _resume(job: Job, stage, parts: list):
-    """(steps done, state in the middle of a wave or None)."""
-    wave = next((w for w, part in zip(job.waves, parts) if part is None), None)
-    if wave is None:
-        return len(job.waves) * job.num_steps, None
-
-    goals = [job.goals(rows) for rows in wave.rows]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *goals)
-    keys = jax.random.split(job.key, len(goals))
-    start = functools.partial(recover.initial_state, job.method)
-    like = {
-        "wave": _place(wave),
-        "state": jax.eval_shape(start, job.context, stacked, keys),
-    }
-    found = stage.restore(like)
-    # A state of another wave is of no use: those before are finished, and a run on
-    # another number of devices had others.
-    if found is None or not np.array_equal(found[1]["wave"], _place(wave)):
-        stage.drop_states()
-        return wave.offset, None
-    logging.info("recover goes on from step %d.", found[0])
-    return found[0], found[1]["state"]
+def _recover(job, wave, goals, observe) -> list[DistilledSet]:
+    return recover.run_wave(
+        job.key, job.method, job.context, wave, goals, job.num_steps, observe=observe
+    )
 
 
 def _observe(monitor, film, wave, done, state, metrics) -> None:
-    if film is not None:
-        film.look(done, state)  # first: a saved state has its frames
-    monitor(done, {"wave": _place(wave), "state": state}, metrics)
+    step = done - wave.offset
+    film.look(step, state)  # first: a saved state has its frames
+    monitor(done, resume.state(wave, step, state), metrics)
 
 
-def _place(wave) -> np.ndarray:
-    """[1 + k]: where a wave is in the run, and the first row of each of its chunks."""
-    return np.array([wave.offset, *wave.rows[:, 0]])
-
-
-def _name(wave) -> str:
-    """The name of a finished wave: other devices make other waves."""
-    return f"rows{wave.rows[0, 0]}x{wave.rows.size}"
-
-
-def _stored(parts: list[DistilledSet]) -> DistilledSet:
-    """Chunks put together, as they are stored: pixels rounded to uint8."""
-    whole = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    return whole._replace(images=np.rint(whole.images * 255).astype(np.uint8))
+def _stored(chunk: DistilledSet) -> dict[str, np.ndarray]:
+    """A chunk as it is stored: pixels rounded to uint8."""
+    pixels = np.rint(np.asarray(chunk.images) * 255).astype(np.uint8)
+    return chunk._replace(images=pixels)._asdict()
 
 
 # Baselines ---------------------------------------------------------------------------

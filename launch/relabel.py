@@ -11,8 +11,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddjax import checkpoint, relabel, student
-from launch import arms, meter, program, progress, recover, squeeze, students
+from ddjax import checkpoint, parallel, relabel, student
+from launch import (
+    arms,
+    meter,
+    program,
+    progress,
+    recover,
+    shares,
+    squeeze,
+    students,
+)
 
 _BLOCK = 1000  # steps kept together while the labels are made
 _HALF, _FLOAT = 2, 4  # bytes of a float16 and of a float32
@@ -45,12 +54,37 @@ def run(config, workdir) -> None:
                 make(config, workdir, teacher, distilled, recipe, seed, labels)
 
 
-def make(config, workdir, teacher, distilled, recipe, seed: int, labels: str) -> Labels:
-    """The labels of one distilled set; loaded, made, or left to the teacher."""
+def make(config, workdir, teacher, distilled, recipe, seed: int, labels: str) -> None:
+    """Makes the labels of one distilled set, if they are stored and not there yet."""
+    if labels in ("hard", "online"):
+        return
+    stage = _stage(config, workdir, teacher, distilled, recipe, seed, labels)
+    if stage.complete:
+        return
+    name = stage.folder.name[:-13]
+    with meter.watch(f"relabel {name}") as cost:
+        if labels == "single":
+            logits = relabel.plain_labels(
+                teacher.network.apply, teacher.variables, distilled.images.images
+            )
+        else:
+            # Students of all arms see the same crops and boxes.
+            key = program.key(config, "views", seed)
+            logits = _of_views(stage, name, teacher, distilled, recipe.views, key)
+    stage.finish({"logits": logits}, cost.record())
+
+
+def load(config, workdir, teacher, distilled, recipe, seed: int, labels: str) -> Labels:
+    """The labels that `make` has made, or what stands for them."""
     if labels == "hard":
         return Labels((), None)
     if labels == "online":
         return Labels(teacher.variables, teacher.network.apply)
+    stage = _stage(config, workdir, teacher, distilled, recipe, seed, labels)
+    return Labels(stage.load()["logits"], None)
+
+
+def _stage(config, workdir, teacher, distilled, recipe, seed, labels):
     made_from = {
         "version": 2,
         "labels": labels,
@@ -65,43 +99,39 @@ def make(config, workdir, teacher, distilled, recipe, seed: int, labels: str) ->
         }
     name = f"{distilled.record['arm']}-ipc{distilled.record['ipc']}-{labels}"
     name = name.replace("/", "-").replace(" ", "-")
-    stage = checkpoint.Stage(workdir, "relabel", name, made_from)
-    if not stage.complete:
-        with meter.watch(f"relabel {name}") as cost:
-            if labels == "single":
-                logits = relabel.plain_labels(
-                    teacher.network.apply, teacher.variables, distilled.images.images
-                )
-            else:
-                # Students of all arms see the same crops and boxes.
-                key = program.key(config, "views", seed)
-                logits = _of_views(stage, name, teacher, distilled, recipe.views, key)
-        stage.finish({"logits": logits}, cost.record())
-    return Labels(stage.load()["logits"], None)
+    return checkpoint.Stage(workdir, "relabel", name, made_from)
 
 
 def _of_views(stage, name, teacher, distilled, views, key) -> np.ndarray:
-    """Logits of every step, kept block by block."""
-    total, parts = stage.made_from["steps"], []
-    with progress.bar(f"relabel {name}", total) as bar:
-        for first in range(0, total, _BLOCK):
-            steps = range(first, min(first + _BLOCK, total))
-            part = stage.load_part(f"steps{first}")
-            if part is None:
-                logits = relabel.soft_labels(
-                    teacher.network.apply,
-                    teacher.variables,
-                    views,
-                    key,
-                    distilled.images.images,
-                    steps,
-                    observe=lambda done: bar.update(done - bar.n),
-                )
-                part = {"logits": logits}
-                stage.save_part(f"steps{first}", part)
-            bar.update(steps.stop - bar.n)
-            parts.append(part["logits"])
-    return np.concatenate(parts)
+    """Logits of every step, kept block by block; each host makes its own blocks."""
+    total = stage.made_from["steps"]
+    blocks = [range(i, min(i + _BLOCK, total)) for i in range(0, total, _BLOCK)]
+    own = sum(map(len, parallel.share(blocks)))
+    with progress.bar(f"relabel {name}", own) as bar:
+        before = 0
+
+        def part(i):
+            logits = relabel.soft_labels(
+                teacher.network.apply,
+                teacher.variables,
+                views,
+                key,
+                distilled.images.images,
+                blocks[i],
+                observe=lambda done: bar.update(
+                    before + done - blocks[i].start - bar.n
+                ),
+            )
+            return {"logits": logits}
+
+        def observe():
+            nonlocal before
+            before = min(before + _BLOCK, own)
+            bar.update(before - bar.n)
+
+        names = [f"steps{block.start}" for block in blocks]
+        parts = shares.make(stage, names, part, observe)
+    return np.concatenate([p["logits"] for p in parts]) if parts else np.zeros(0)
 
 
 def sizes(labels: str, recipe, teacher, distilled) -> Sizes:

@@ -313,4 +313,4 @@ def _main(config, workdir, *paths) -> None:
 if __name__ == "__main__":
     # Here, as other programs import this file, and have no such flag.
     flags.DEFINE_list("between", [], "Two arms to compare, as A,B.")
-    program.main(_main, positional=True)
+    program.main(_main, positional=True, alone=False)

@@ -26,6 +26,7 @@ class Row(NamedTuple):
     seconds: float  # of all calls
     host: int = 0  # bytes on each host, the images that are kept in memory apart
     least: float = 0.0  # seconds of its longest part, which no number of hosts divides
+    note: str = ""  # what the config must change for it
 
 
 class Plan(NamedTuple):
@@ -55,7 +56,12 @@ def row(plan, stage, what, calls, cost, disk, host=0) -> Row:
     return Row(stage, what, calls, cost.flops, cost.memory, disk, seconds, host)
 
 
-def decoded(plan, what: str, count: int, hosts: int | None = None) -> list[Row]:
+def divisor(count: int, most: int) -> int:
+    """The largest number, `most` at the most, that divides a count."""
+    return max(n for n in range(1, min(count, most) + 1) if count % n == 0)
+
+
+def decoded(plan, what: str, count: int, hosts: float | None = None) -> list[Row]:
     """A row for decoding so many images, of a set that stays on disk.
 
     Args:

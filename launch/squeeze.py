@@ -11,7 +11,7 @@ import contextlib
 import jax
 from absl import logging
 
-from ddjax import checkpoint, data, loop, squeeze, training
+from ddjax import checkpoint, data, loop, parallel, squeeze, training
 from launch import inputs, meter, program, progress, teachers
 from launch.teachers import Teacher
 
@@ -34,7 +34,7 @@ def run(config, workdir) -> Teacher:
         with meter.watch("squeeze") as cost:
             variables, record = _train(config, stage, network, train, test)
         stage.finish(checkpoint.flatten(variables), {**record, **cost.record()})
-        teachers.say(record)
+        teachers.say(stage.record())
     return teachers.read(stage, network, train, test)
 
 
@@ -55,19 +55,25 @@ def _train(config, stage, network, train, test):
         logging.info("squeeze goes on from step %d.", done)
     total = squeeze.num_steps(recipe, count)
     step, shared, source = _source(config, network, recipe, train, range(done, total))
-    with progress.bar("squeeze", total, done) as bar, source as batches:
-        monitor = progress.Monitor(stage, bar, total, done, config.save_every_s)
+    with (
+        progress.bar("squeeze", total, done) as bar,
+        progress.Monitor(stage, bar, total, done, config.save_every_s) as monitor,
+        source as batches,
+    ):
         state = loop.run(
             step,
             state,
             shared,
             key_train,
             range(done, total),
+            spread=parallel.sharded(min(recipe.batch_size, count)),
             feed=None if batches is None else lambda index: next(batches),
             observe=monitor,
         )
-        monitor.finish(training.variables(state))
-    variables = training.variables(state)
+        variables = jax.device_get(training.variables(state))
+        monitor.finish(variables)
+    if not parallel.is_primary():
+        return variables, {}
     return variables, teachers.describe(network, variables, train, test)
 
 
@@ -84,6 +90,7 @@ def _source(config, network, recipe, train, steps):
         recipe.batch_size,
         size=train.info.shape[0],
         crop_scale=None if whole else recipe.crop_scale,
+        host=(parallel.host_index(), parallel.host_count()),
     )
     batches = stream.read(steps, workers=config.data.workers)
     step = squeeze.make_streamed_step(network, recipe, count)

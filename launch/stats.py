@@ -8,14 +8,14 @@ and for each ipc and seed the barycenters of the features (`barycenter-...`).
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from ddjax import checkpoint, stats
+from ddjax import checkpoint, parallel, stats
 from ddjax.types import Barycenter, ClassStats, Moments
-from launch import arms, atoms, meter, program, progress, squeeze, teachers
+from launch import arms, atoms, meter, program, progress, shares, squeeze, teachers
 
-_CLASSES = 10  # kept together while the data is looked at
+_CLASSES = 10  # of a part, while the data is looked at
+_ATOM_PARTS = 100  # of a set's barycenters, at most: each starts its threads anew
 
 
 class Stats(NamedTuple):
@@ -57,29 +57,33 @@ def collect(config, workdir, teacher: teachers.Teacher) -> Stats:
 
 
 def _collect(config, stage, teacher):
-    """One pass over the data, some classes at a time; finished ones are kept."""
-    parts = []
+    """One pass over the data, some classes at a time; each host sees its own."""
     total = teacher.train.info.num_classes
-    with progress.bar("stats", total, unit="class") as bar:
-        for first in range(0, total, _CLASSES):
-            classes = range(first, min(first + _CLASSES, total))
-            part = stage.load_part(f"classes{first}")
-            if part is None:
-                features, found = stats.collect(
-                    teacher.network.apply,
-                    teacher.variables,
-                    teacher.train,
-                    classes=classes,
-                    batch_size=config.stats.batch_size,
-                    exact=config.stats.exact,
-                )
-                part = {"features": features, "count": found.count}
-                for i, layer in enumerate(found.layers):
-                    part |= {f"mean{i}": layer.mean, f"var{i}": layer.var}
-                stage.save_part(f"classes{first}", part)
-            parts.append(part)
-            bar.update(len(classes))
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    blocks = [range(i, min(i + _CLASSES, total)) for i in range(0, total, _CLASSES)]
+
+    def part(i):
+        features, found = stats.collect(
+            teacher.network.apply,
+            teacher.variables,
+            teacher.train,
+            classes=blocks[i],
+            batch_size=config.stats.batch_size,
+            exact=config.stats.exact,
+        )
+        arrays = {"features": features, "count": found.count}
+        for number, layer in enumerate(found.layers):
+            arrays |= {f"mean{number}": layer.mean, f"var{number}": layer.var}
+        return arrays
+
+    return _joined(stage, "stats", blocks, part)
+
+
+def _joined(stage, title, blocks, part) -> dict:
+    """What all parts hold, class after class; {} but on the primary."""
+    names = [f"classes{block.start}" for block in blocks]
+    with progress.bar(title, len(parallel.share(blocks)), unit="part") as bar:
+        parts = shares.make(stage, names, part, bar.update)
+    return {k: np.concatenate([p[k] for p in parts]) for k in (parts or [{}])[0]}
 
 
 def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
@@ -95,25 +99,33 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
     stage = checkpoint.Stage(workdir, "stats", name, made_from)
     if not stage.complete:
         title, total = f"atoms, ipc {ipc}", teacher.train.info.num_classes
-        with (
-            meter.watch(title) as cost,
-            progress.bar(title, total, unit="class") as bar,
-        ):
+        wide = max(_CLASSES, -(-total // _ATOM_PARTS))
+        blocks = [range(i, min(i + wide, total)) for i in range(0, total, wide)]
+
+        def part(i):
             found = stats.barycenters(
                 program.key(config, "barycenter", seed),
                 seen.features,
                 teacher.train,
                 ipc,
+                classes=blocks[i],
                 find=atoms.find(config.stats),
-                observe=lambda done: bar.update(done - bar.n),
             )
-        record = {
-            "mean_cost": float(np.mean(found.cost)),
-            "converged": float(np.mean(found.converged)),
-            **cost.record(),
-        }
-        stage.finish(found._asdict(), record)
+            return found._asdict()
+
+        with meter.watch(title) as cost:
+            arrays = _joined(stage, title, blocks, part)
+        stage.finish(arrays, {**_told(arrays), **cost.record()})
     return Barycenter(**stage.load())
+
+
+def _told(arrays) -> dict:
+    """What a record says of barycenters; nothing where they were not put together."""
+    return {
+        name: float(np.mean(arrays[field]))
+        for name, field in (("mean_cost", "cost"), ("converged", "converged"))
+        if field in arrays
+    }
 
 
 if __name__ == "__main__":

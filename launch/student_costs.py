@@ -10,9 +10,11 @@ from launch import comparison, shapes, students
 from launch import relabel as relabel_stage
 from launch.shapes import Row
 
+_BLOCK = 1000  # steps that a host labels together
+
 
 def relabel_rows(plan) -> list[Row]:
-    """Labels that are stored; their steps are divided over all devices."""
+    """Labels that are stored; hosts and devices share the steps, of "stored" ones."""
     config, rows = plan.config, []
     stored = [kind for kind in config.evaluate.labels if kind in ("single", "stored")]
     sets = len(shapes.ours_and_others(plan)) * config.recover.sets
@@ -43,7 +45,10 @@ def _labels_row(plan, ipc, labels, name, sets) -> Row:
         return parallel.cost(program, plan.variables, *fed)
 
     cost = shapes.once(plan, ("relabel", recipe.views, count), compiled)
-    calls = sets * -(-steps // plan.machine.devices)
+    own = steps
+    if labels == "stored":
+        own = min(steps, -(-steps // (_BLOCK * plan.machine.hosts)) * _BLOCK)
+    calls = sets * -(-own // plan.machine.per_host)
     each = relabel_stage.soft_bytes(labels, recipe, count, info.num_classes)
     host = 2 * each + count * shapes.image_bytes(plan)  # blocks, and the whole
     return shapes.row(plan, "relabel", told, calls, cost, sets * each, host)
@@ -91,18 +96,18 @@ def _equal_bytes(plan, what, count, labels, name, model) -> list[Row]:
 def _students(plan, told, cells, recipe, count, labels, model) -> list[Row]:
     """Cells of students that differ in their seed alone, divided over hosts.
 
-    Where devices take several, the students of a cell train side by side, on as many
-    of a host's devices as divide their number; on a CPU one after another.
+    On a host the students of a cell are side by side (on a CPU one after another) on
+    as many devices as divide their number, and a student's batch is divided over as
+    many of those left as divide it: see `parallel.sharded`.
     """
     machine, many = plan.machine, plan.config.evaluate.students
     info, batch = plan.outline.info, min(recipe.views.batch_size, count)
-    key = "student", recipe._replace(epochs=0), batch, labels, model
+    used = shapes.divisor(many, machine.per_host) if machine.side_by_side else 1
+    share = batch // shapes.divisor(batch, machine.per_host // used)
+    key = "student", recipe._replace(epochs=0), share, labels, model
     cost = shapes.once(
-        plan, key, lambda: student_cost(plan, recipe, batch, labels, model)
+        plan, key, lambda: student_cost(plan, recipe, share, labels, model)
     )
-    used = 1
-    if machine.side_by_side:
-        used = max(n for n in range(1, machine.per_host + 1) if many % n == 0)
     together = many // used if machine.side_by_side else 1
     steps, soft = student.num_steps(recipe, count), 0
     if labels in ("single", "stored"):
@@ -127,8 +132,12 @@ def _students(plan, told, cells, recipe, count, labels, model) -> list[Row]:
 
 
 def student_cost(plan, recipe, batch, labels, model) -> parallel.Cost:
-    """Of a step of one student; the distilled set is as large as its batch."""
+    """Of a step of one student on a device, which has so many images of the batch.
+
+    The distilled set is as large as that.
+    """
     info, pupil = plan.outline.info, plan.pupils[model]
+    recipe = recipe._replace(views=recipe.views._replace(batch_size=batch))
     soft = {
         "hard": (),
         "single": jax.ShapeDtypeStruct((batch, info.num_classes), jnp.float16),

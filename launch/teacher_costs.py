@@ -12,35 +12,47 @@ from launch import arms, atoms, shapes
 from launch import squeeze as squeeze_stage
 from launch.shapes import FLOAT, Row
 
+_CLASSES = 10  # that a host looks at together
+
 
 def squeeze_rows(plan) -> list[Row]:
-    """Training: the batch is split evenly over as many devices as divide it."""
-    config, outline = plan.config, plan.outline
+    """Training: every batch is split evenly over devices."""
+    config, outline, machine = plan.config, plan.outline, plan.machine
     disk, count = shapes.size(plan.variables), int(outline.counts.sum())
     seen = count + outline.test  # once more, to score it
     if config.squeeze.restore:
         row = Row("squeeze", "restored", 0, 0.0, 0, disk, 0.0)
         return [row, *shapes.decoded(plan, "scores of the teacher", seen)]
-    recipe = squeeze_stage.recipe_of(config)
-    batch, steps = min(recipe.batch_size, count), squeeze.num_steps(recipe, count)
-    used = divisor(batch, plan.machine.devices)
-    cost = shapes.once(
-        plan, ("squeeze", batch // used), lambda: step_cost(plan, batch // used)
-    )
-    what = config.squeeze.model.name
-    if used < plan.machine.devices:
-        what += f", a batch of {batch} on {used} of {plan.machine.devices} devices"
-    ahead = batch // used * plan.machine.per_host * shapes.image_bytes(plan)
-    host = plan.machine.cores * ahead if outline.streamed else 0
-    return [
-        shapes.row(plan, "squeeze", what, steps, cost, disk, host),
-        *shapes.decoded(plan, "for squeeze", steps * batch + seen),
-    ]
+    recipe, what, note = squeeze_stage.recipe_of(config), config.squeeze.model.name, ""
+    batch, used = divided(min(recipe.batch_size, count), machine)
+    if used < machine.devices:
+        what += f", a batch of {batch} on {used} of {machine.devices} devices"
+    if batch != min(recipe.batch_size, count):
+        what += f", batches of {batch}"
+        note = f"squeeze.batch_size {recipe.batch_size} cannot be divided over "
+        note += f"{machine.devices} devices; counted is {batch}: set it."
+    steps = squeeze.num_steps(recipe._replace(batch_size=batch), count)
+    share = batch // used
+    cost = shapes.once(plan, ("squeeze", share), lambda: step_cost(plan, share))
+    ahead = share * machine.per_host * shapes.image_bytes(plan)
+    host = machine.cores * ahead if outline.streamed else 0
+    row = shapes.row(plan, "squeeze", what, steps, cost, disk, host)
+    row = row._replace(note=note)
+    return [row, *shapes.decoded(plan, "for squeeze", steps * batch + seen)]
 
 
-def divisor(count: int, most: int) -> int:
-    """The largest number, `most` at the most, that divides a count."""
-    return max(n for n in range(1, min(count, most) + 1) if count % n == 0)
+def divided(batch: int, machine) -> tuple[int, int]:
+    """The batch that devices can share, and how many of them: see `parallel.sharded`.
+
+    One host leaves devices idle that do not divide the batch; several refuse, and the
+    batch they ask for is counted.
+    """
+    if machine.hosts == 1:
+        return batch, shapes.divisor(batch, machine.devices)
+    count = machine.devices
+    return (
+        batch if batch % count == 0 else count * max(1, round(batch / count))
+    ), count
 
 
 def step_cost(plan, batch: int) -> parallel.Cost:
@@ -60,9 +72,14 @@ def step_cost(plan, batch: int) -> parallel.Cost:
 
 
 def stats_rows(plan) -> list[Row]:
-    """One pass over the data: batches of whole classes, over all devices."""
-    batch, counts = plan.config.stats.batch_size, plan.outline.counts
-    total = int(counts.sum())
+    """One pass over the data, some classes at a time; each host has its own."""
+    batch, counts, machine = (
+        plan.config.stats.batch_size,
+        plan.outline.counts,
+        plan.machine,
+    )
+    total, classes = int(counts.sum()), len(counts)
+    own = min(classes, -(-classes // (_CLASSES * machine.hosts)) * _CLASSES)
 
     def compiled():
         fed = shapes.images(batch, plan.outline.info)
@@ -70,11 +87,12 @@ def stats_rows(plan) -> list[Row]:
         return parallel.cost(program, plan.variables, fed)
 
     cost = shapes.once(plan, "stats", compiled)
-    calls = -(-int(np.ceil(counts / batch).sum()) // plan.machine.devices)
+    batches = np.ceil(counts / batch).sum() * own / classes
+    calls = math.ceil(batches / machine.per_host)
     disk = FLOAT * total * plan.features
     host = 2 * disk + moment_bytes(plan)  # parts, and the whole
     row = shapes.row(plan, "stats", "features", calls, cost, disk, host)
-    return [row, *shapes.decoded(plan, "for stats", total)]
+    return [row, *shapes.decoded(plan, "for stats", total, classes / own)]
 
 
 def moment_bytes(plan) -> int:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from ddjax import checkpoint, data, metrics, models
+from ddjax import checkpoint, data, metrics, models, parallel
 from ddjax.types import Dataset
 
 _WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
@@ -95,8 +95,10 @@ def _import(config, workdir, network, train, test) -> Teacher:
     stage = checkpoint.Stage(workdir, "squeeze", "imported", made_from)
     if not stage.complete:
         variables = models.load(section.restore, _shapes(network))
-        record = describe(network, variables, train, test)
+        primary = parallel.is_primary()
+        record = describe(network, variables, train, test) if primary else {}
         stage.finish(checkpoint.flatten(variables), record)
+        record = stage.record()
         say(record)
         if record["accuracy"]["test"] < 2 / train.info.num_classes:
             logging.warning(

@@ -18,6 +18,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.
 SIDEWAYS = {("losses", "ot"), ("student", "relabel")}
+SIDEWAYS |= {("checkpoint", "parallel"), ("metrics", "parallel")}
 SIDEWAYS |= {("recipes", "student"), ("recipes", "relabel"), ("export", "report")}
 SOURCES = sorted((ROOT / "ddjax").rglob("*.py"))
 

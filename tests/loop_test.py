@@ -83,7 +83,9 @@ class TestRun:
         wanted = list(range(1, NUM_STEPS + 1)) if is_cpu else [50, 100, 123]
         assert observer.done == wanted
 
-    @pytest.mark.parametrize("spread", [parallel.stacked, parallel.over_devices(2)])
+    @pytest.mark.parametrize(
+        "spread", [parallel.sharded(1, 2), parallel.over_devices(2)]
+    )
     def test_a_stack_equals_one_by_one(self, is_cpu, spread):
         observer = Observer()
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
@@ -197,7 +199,8 @@ class TestTracing:
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
         for _ in range(2):
             state = stack([start(0), start(1)])
-            loop.run(counted, state, SHARED, keys, range(5), spread=parallel.stacked)
+            spread = parallel.sharded(1, 2)
+            loop.run(counted, state, SHARED, keys, range(5), spread=spread)
 
     def test_the_counter_counts(self):
         """The tests above can fail: a state of another shape is another program."""

@@ -144,22 +144,25 @@ def _appears_whole(target):
 
 
 def describe(folder: str | os.PathLike) -> None:
-    """Writes the card of a run's set, and its picture where there is none.
+    """Writes the card of a run's set, and its picture, where there is none.
 
     Args:
       folder: of the finished stage.
     """
-    _describe(pathlib.Path(folder), load_distilled(folder), "run")
+    folder = pathlib.Path(folder)
+    if not (folder / _CARD).exists():
+        _describe(folder, load_distilled(folder), "run")
 
 
 def _describe(folder, stored, form) -> None:
-    text = card.text(stored, form, _parts(folder)).encode()
-    checkpoint.write_atomically(folder / _CARD, lambda file: file.write(text))
     if not (folder / _GRID).exists():
         picture = io.BytesIO()
         _picture(stored).savefig(picture, format="png")
         data = picture.getvalue()
         checkpoint.write_atomically(folder / _GRID, lambda file: file.write(data))
+    # The card comes last: where it is, nothing is missing.
+    text = card.text(stored, form, _parts(folder)).encode()
+    checkpoint.write_atomically(folder / _CARD, lambda file: file.write(text))
 
 
 def _parts(folder) -> dict[str, int]:

@@ -11,8 +11,9 @@ from configs import default, wmdd_imagenet1k, wmdd_imagenet21k
 from ddjax.data import published
 from launch import costs, decoding, inputs, plan, pod
 from launch.image_costs import quality_rows, recover_rows
+from launch.shapes import divisor
 from launch.student_costs import evaluate_rows, relabel_rows
-from launch.teacher_costs import divisor, squeeze_rows, stats_rows
+from launch.teacher_costs import squeeze_rows, stats_rows
 
 ROOT = pathlib.Path(__file__).parents[2]
 WIDTH = 64
@@ -80,6 +81,27 @@ class TestDevices:
     @pytest.mark.parametrize(("devices", "used"), [(7, 6), (16, 15), (500, 120)])
     def test_a_batch_goes_to_devices_that_divide_it(self, devices, used):
         assert divisor(120, devices) == used
+
+    def test_hosts_refuse_a_batch_that_they_cannot_divide(self, planned):
+        row = chosen(at(planned, squeeze_rows, 16), "squeeze")
+        assert "squeeze.batch_size 120 cannot be divided over 16" in row.note
+        assert "batches of 128" in row.what and row.note.endswith("128: set it.")
+        assert row.calls == math.ceil(1437 / 128)
+        told = plan.verdict([row], planned.machine)
+        assert told.endswith(row.note)
+
+    @pytest.mark.parametrize(
+        ("students", "devices", "steps"), [(1, 1, 1), (1, 8, 5), (2, 8, 8), (3, 4, 6)]
+    )
+    def test_what_students_do_not_take_goes_to_their_batch(
+        self, planned, students, devices, steps
+    ):
+        config = planned.config.copy_and_resolve_references()
+        config.evaluate.students = students
+        made = planned._replace(config=config, known={})
+        one = chosen(at(made, evaluate_rows, 1), "evaluate", "stored")
+        many = chosen(at(made, evaluate_rows, devices), "evaluate", "stored")
+        assert one.seconds / many.seconds == pytest.approx(steps, rel=0.1)
 
     def test_idle_devices_are_told(self, planned):
         row = chosen(at(planned, squeeze_rows, 7, devices_per_host=7), "squeeze")
@@ -155,7 +177,7 @@ class TestInput:
         )
         read = int(planned.outline.counts.sum())
         row = chosen(stats_rows(streamed), "input")
-        assert row.seconds == pytest.approx(read / (2 * 3 * 10))
+        assert row.seconds == pytest.approx(read / (3 * 10))  # ten classes: one host
         assert f"{read:,} images, for stats" in row.what
         assert not [r for r in stats_rows(planned) if r.stage == "input"]
 

@@ -207,7 +207,7 @@ class TestKilled:
         workdir, _, _ = killed
         assert list(workdir.glob("*/*/checkpoints")) == []
         assert list(workdir.glob("*/*/parts")) == []
-        assert list(workdir.glob("**/.*")) == []
+        assert list(workdir.glob("**/.*")) == [workdir / ".lock"]
 
 
 class TestFinished:

@@ -1,0 +1,126 @@
+"""Looks after the other hosts, so that none waits for ever for one that is gone.
+
+Each host gives a sign of life every second. When one has been silent for too long, or
+has told what went wrong with it, the others end, with words that say so; JAX's own
+heartbeat would end them too, later and with less to read. A stop that was asked of one
+host is asked of all; the primary, whose end is everybody's, goes last.
+"""
+
+import itertools
+import os
+import sys
+import threading
+import time
+
+import jax
+
+from ddjax.parallel import board
+
+__all__ = ["PULSE_S", "Stops", "Watch", "end"]
+
+PULSE_S = 1.0
+_GRACE_S = 60.0  # for the others to save what they have, when all are to stop
+
+
+class Stops:
+    """How a program is asked to stop; one that is never asked."""
+
+    code = 143  # that it ends with
+
+    def asked(self) -> bool:
+        """Whether this host was."""
+        return False
+
+    def ask(self) -> bool:
+        """Asks it, because another was; whether it will see to its own end."""
+        return False
+
+
+class Watch(threading.Thread):
+    """A thread: the program itself may be waiting inside a device."""
+
+    def __init__(self, silence_s: float, stops: Stops):
+        """Looks at nothing yet; see `start`.
+
+        Args:
+          silence_s: seconds after which a silent host counts as dead.
+          stops: of this host's program.
+        """
+        super().__init__(daemon=True, name="watch")
+        self._silence_s, self._stops = silence_s, stops
+        self._index, self._count = jax.process_index(), jax.process_count()
+        self._ended, self._pulses = threading.Event(), {}
+
+    def run(self):
+        for pulse in itertools.count():
+            if self._ended.wait(PULSE_S):
+                return
+            try:
+                board.post(f"alive/{self._index}", pulse)
+                self._hear()
+                self._listen()
+            except jax.errors.JaxRuntimeError:
+                self._die("host 0, which all the others need, cannot be reached")
+
+    def finish(self) -> bool:
+        """Ends the watch; whether it was on until now."""
+        was_on = not self._ended.is_set()
+        self._ended.set()
+        return was_on
+
+    def _hear(self):
+        """What the others have told."""
+        if (failed := board.seen("failed")) is not None:
+            self._die(f"host {failed[0]} ended with: {failed[1]}")
+        if self._stops.asked():
+            board.post("stop", True)
+        if board.seen("stop") is None:
+            return
+        goes_by_itself = self._stops.ask()
+        if board.seen("released") or not goes_by_itself:
+            self.part()
+
+    def part(self) -> None:
+        """Ends this host's part of a program that was asked to stop."""
+        if not self.finish():
+            return
+        board.post(f"parted/{self._index}", True)
+        deadline = time.monotonic() + _GRACE_S
+        others = range(1, self._count) if self._index == 0 else ()
+        while not all(board.seen(f"parted/{i}") for i in others):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(PULSE_S / 4)
+        if self._index == 0:
+            time.sleep(PULSE_S)
+        end("", self._stops.code)
+
+    def _listen(self):
+        """Whether they are alive, by this host's own clock."""
+        now = time.monotonic()
+        for i in range(self._count):
+            pulse = board.seen(f"alive/{i}")
+            last = self._pulses.setdefault(i, (pulse, now))
+            if pulse != last[0]:
+                self._pulses[i] = pulse, now
+            elif now - last[1] > self._silence_s:
+                self._die(
+                    f"host {i} of {self._count} has given no sign of life for "
+                    f"{self._silence_s:g} s"
+                )
+
+    def _die(self, reason):
+        if self.finish():
+            end(
+                f"error: {reason}. Start the program again on all hosts: it goes on "
+                "from its last checkpoint.\n",
+                1,
+            )
+
+
+def end(message: str, code: int):
+    """Ends the process at once; what JAX does at the end would wait for the others."""
+    sys.stderr.write(message)
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(code)

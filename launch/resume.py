@@ -1,0 +1,120 @@
+"""What an interrupted recovery has left, and how it goes on, on any devices.
+
+Chunks are cut by the config alone, so a finished one is good for any number of devices
+and hosts. A state is of the chunks that ran side by side; it is taken apart, and each
+chunk goes on from where it was, beside others that are as far.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from ddjax import checkpoint, parallel, recover
+
+_STATE = "state/"
+
+
+class Plan(NamedTuple):
+    """What this host has to do."""
+
+    made: dict  # finished chunks of its own, by their numbers
+    waves: list[recover.Wave]  # of the others
+    start: int  # steps made, as the bar counts them
+    total: int
+
+
+def whose() -> str:
+    """The name of this host's states."""
+    return f"host{parallel.host_index()}"
+
+
+def state(wave: recover.Wave, step: int, chunks) -> dict:
+    """What is saved of a wave after so many of its steps."""
+    return {
+        "rows": wave.rows[:, 0],
+        "steps": np.array(step),
+        "hosts": np.array(parallel.host_count()),
+        "state": chunks,
+    }
+
+
+def plan(job, stage: checkpoint.Stage, names: list[str]) -> Plan:
+    """What is finished and what is left of this host's chunks.
+
+    Args:
+      job: recover.Job.
+      stage: of the recovery.
+      names: of the parts of all chunks.
+    """
+    own = parallel.share(range(len(job.cuts)))
+    made = {i: part for i in own if (part := stage.load_part(names[i])) is not None}
+    cuts = [job.cuts[i] for i in own]
+    whole = recover.waves(cuts, job.num_steps, parallel.device_count())
+    total = len(whole) * job.num_steps
+    finished = {job.cuts[i][0] for i in made}
+    begun, newest = ({}, 0) if len(made) == len(own) else _begun(job, stage)
+    parts = [part for wave in whole for part in _left(wave, finished, begun)]
+    if not parts:
+        return Plan(made, [], total, total)
+    # Orbax saves no step below one that it has; and the bar does not go back.
+    start = max(parts[0].offset + parts[0].done, newest)
+    first = start - parts[0].done
+    waves = [
+        part._replace(offset=first + i * job.num_steps) for i, part in enumerate(parts)
+    ]
+    if start:
+        logging.info("recover goes on from step %d.", start)
+    return Plan(made, waves, start, waves[-1].offset + job.num_steps)
+
+
+def _left(wave, finished: set, begun: dict) -> list[recover.Wave]:
+    """The unfinished chunks of a wave: as many waves as they are differently far."""
+    groups: dict[int, list] = {}
+    for rows in wave.rows:
+        if rows[0] not in finished:
+            steps, _ = begun.get(rows[0], (0, None))
+            groups.setdefault(steps, []).append(rows)
+    found = []
+    for steps, chunks in groups.items():
+        states = [begun[rows[0]][1] for rows in chunks if steps]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *states) if steps else None
+        found.append(recover.Wave(np.stack(chunks), wave.offset, steps, stacked))
+    return found
+
+
+def _begun(job, stage) -> tuple[dict, int]:
+    """(steps, state) of chunks by their first row, and this host's newest step.
+
+    The states of other hosts are looked at only if there were not as many hosts.
+    """
+    found: dict = {}
+    mine, newest = stage.restore(name=whose()), 0
+    if mine is not None:
+        newest, saved = mine
+        found = _apart(job, saved)
+        if saved["hosts"] == parallel.host_count():
+            return found, newest
+    for name in stage.states():
+        if name != whose() and (other := stage.restore(name=name)) is not None:
+            found = _apart(job, other[1]) | found
+    return found, newest
+
+
+def _apart(job, saved: dict) -> dict:
+    """The states of single chunks in what was saved of a wave."""
+    sizes = {rows[0]: len(rows) for rows in job.cuts}
+    arrays = {k.removeprefix(_STATE): x for k, x in saved.items() if _STATE in k}
+    found = {}
+    for i, row in enumerate(saved["rows"]):
+        like = _like(job, sizes[row])
+        one = {name: array[i] for name, array in arrays.items()}
+        found[row] = int(saved["steps"]), checkpoint.unflatten(one, like)
+    return found
+
+
+def _like(job, size: int):
+    """The shapes of the state of a chunk of so many images."""
+    rows = next(rows for rows in job.cuts if len(rows) == size)
+    return jax.eval_shape(job.method.init, job.key, job.context, job.goals(rows))
