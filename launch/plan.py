@@ -204,6 +204,8 @@ def verdict(rows: list[Row], machine: pod.Machine, free: int | None = None) -> s
         largest = max(rows, key=lambda row: getattr(row, field))
         size = getattr(largest, field)
         if size > most:
+            if largest.stage == "evaluate":
+                lower = "ipc, or store no labels (evaluate.labels: online)"
             lines.append(
                 f"{largest.stage}, {largest.what}: {_bytes(size)} do not fit into "
                 f"{_bytes(most)} of {where}. Lower {lower}."
