@@ -38,7 +38,7 @@ def recover_rows(plan) -> list[Row]:
             shapes.row(
                 plan,
                 "recover",
-                f"{what}, {len(cuts):,} chunks",
+                f"{what}, {len(cuts):,} chunk{'s' if len(cuts) > 1 else ''}",
                 steps,
                 cost,
                 made * config.recover.sets,

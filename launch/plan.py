@@ -195,7 +195,8 @@ def verdict(rows: list[Row], machine: pod.Machine, free: int | None = None) -> s
     told = (
         f"in all about {spent}, and {_bytes(disk)} on disk. First bottleneck: {limit}"
     )
-    lines = [f"{machine.devices:,} devices: {told}."]
+    plural = "s" if machine.devices > 1 else ""
+    lines = [f"{machine.devices:,} device{plural}: {told}."]
     limits = {
         "memory": ("a device", machine.memory, "its batch_size, ipc or data.memory_gb"),
         "host": ("a host", machine.host_memory, "ipc or data.memory_gb"),
