@@ -9,7 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from launch import command, history, hosts, profile
+from launch import command, history, hosts, pod, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -62,7 +62,8 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
         if _DRY_RUN.value:
             from launch import plan  # which imports the programs
 
-            return plan.show(_CONFIG.value)
+            return plan.show(_CONFIG.value, pod.told())
+        pod.refuse()
         hosts.check()
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
         nothing = contextlib.nullcontext()
@@ -74,7 +75,11 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
 
     command.main(
         program,
-        ("config", "workdir", "dry_run", "tensorboard", "profile", *hosts.FLAGS),
+        (
+            *("config", "workdir", "dry_run", "tensorboard", "profile"),
+            *hosts.FLAGS,
+            *pod.FLAGS,
+        ),
         stopped="The same command goes on from the last checkpoint.",
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,

@@ -40,7 +40,7 @@ def search(config, workdir, train: Callable) -> dict[tuple, float]:
         )
     scores: dict[tuple, dict[float, float]] = {}
     for rate in section.learning_rates:
-        records = train(_held_out(config, rate), workdir)
+        records = train(held_out(config, rate), workdir)
         for key in dict.fromkeys(tuple(row[f] for f in KEY) for row in records):
             found = [r["top1"] for r in records if tuple(r[f] for f in KEY) == key]
             scores.setdefault(key, {})[rate] = metrics.mean_and_std(found)[0]
@@ -53,7 +53,7 @@ def search(config, workdir, train: Callable) -> dict[tuple, float]:
     return chosen
 
 
-def _held_out(config, rate: float):
+def held_out(config, rate: float):
     """The config with one rate for all recipes, scored on training images held out."""
     changed = copy.deepcopy(config)
     with changed.unlocked():

@@ -5,7 +5,7 @@ import pytest
 
 from configs import default, wmdd_imagenet1k
 from ddjax import checkpoint
-from launch import costs, evaluate, history, inputs, plan
+from launch import costs, evaluate, history, inputs, plan, pod
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,20 @@ class TestShow:
         assert "in all about" in told
         assert not list(tmp_path.iterdir())
 
-    def test_what_does_not_fit_is_told(self, rows, monkeypatch):
-        monkeypatch.setattr(plan.parallel, "memory_limit", lambda: 1000)
-        assert "do not fit into 1 kB. Lower its batch_size" in plan.verdict(rows)
+    @pytest.mark.parametrize("part", ["memory", "host_memory"])
+    def test_what_does_not_fit_is_told(self, rows, part):
+        machine = pod.here(1e9)
+        assert "do not fit" not in plan.verdict(rows, machine)
+        small = machine._replace(**{part: 1000})
+        where = {"memory": "a device", "host_memory": "a host"}[part]
+        told = plan.verdict(rows, small)
+        assert f"do not fit into 1 kB of {where}. Lower" in told
+        assert f"First bottleneck: memory of {where}" in told
+
+    def test_a_full_disk_is_told(self, rows):
+        assert "on disk are more than the 10 B here" in plan.verdict(
+            rows, pod.here(1e9), 10
+        )
 
     def test_impossible_config_is_refused(self, config):
         with config.unlocked():
