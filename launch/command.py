@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 
+import jax
 from absl import app, flags, logging
 
 from ddjax import parallel
@@ -58,6 +59,8 @@ def main(
             sys.exit(code)
         except Exception as error:
             traceback.print_exc()
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                parallel.await_news()
             parallel.fail(f"{type(error).__name__}: {error}")
             raise
 

@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before jax is imported
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Threads of XLA. A device that waits for another holds one; a device that computes
+# waits for several: with as few as there are cores, two devices can wait for ever.
+os.environ.setdefault("NPROC", "8")
 
 import jax
 import numpy as np

@@ -26,6 +26,7 @@ from ddjax.parallel.devices import (
 from ddjax.parallel.hosts import (
     agree,
     alone,
+    await_news,
     connect,
     fail,
     gather,
@@ -53,6 +54,7 @@ __all__ = [
     "Stops",
     "agree",
     "alone",
+    "await_news",
     "connect",
     "cost",
     "describe",

@@ -18,6 +18,7 @@ from ddjax.parallel import board, watch
 __all__ = [
     "agree",
     "alone",
+    "await_news",
     "connect",
     "fail",
     "gather",
@@ -177,6 +178,15 @@ def fail(message: str) -> None:
         # The primary's end is everybody's: they must have read it before.
         time.sleep(3 * watch.PULSE_S)
     watch.end("", 1)
+
+
+def await_news() -> None:
+    """Waits for the watch to end this host, where the work with another has failed.
+
+    It most likely knows who is gone; returns where it does not, or nobody is there.
+    """
+    if _WATCH:
+        time.sleep(_WATCH[0].silence_s + 3 * watch.PULSE_S)
 
 
 def release() -> None:

@@ -47,7 +47,7 @@ class Watch(threading.Thread):
           stops: of this host's program.
         """
         super().__init__(daemon=True, name="watch")
-        self._silence_s, self._stops = silence_s, stops
+        self.silence_s, self._stops = silence_s, stops
         self._index, self._count = jax.process_index(), jax.process_count()
         self._ended, self._pulses = threading.Event(), {}
 
@@ -103,10 +103,10 @@ class Watch(threading.Thread):
             last = self._pulses.setdefault(i, (pulse, now))
             if pulse != last[0]:
                 self._pulses[i] = pulse, now
-            elif now - last[1] > self._silence_s:
+            elif now - last[1] > self.silence_s:
                 self._die(
                     f"host {i} of {self._count} has given no sign of life for "
-                    f"{self._silence_s:g} s"
+                    f"{self.silence_s:g} s"
                 )
 
     def _die(self, reason):
