@@ -101,7 +101,7 @@ class TestLoops:
         step = squeeze.make_streamed_step(tiny_network, TEACHER, 15)
         batch = tiny_data.images[:8], tiny_data.labels[:8]
         _, state, _, key = teaching
-        assert not waits(step, state, (), key, feed=lambda _: jax.device_put(batch))
+        assert not waits(step, state, (), key, feed=lambda _: batch)
 
     @pytest.mark.parametrize("chunks", [1, 2])
     def test_recover(self, chunks, tiny_network, tiny_info, tiny_variables):
@@ -161,4 +161,5 @@ class TestTheTestsAbove:
             return step(state, index + private[1], shared, private[0])
 
         with pytest.raises(jax.errors.JaxRuntimeError, match="host-to-device"):
-            waits(fed, state, shared, key, feed=np.int32)
+            spread = parallel.single._replace(feed=lambda rows: rows)
+            waits(fed, state, shared, key, spread, feed=np.int32)

@@ -33,12 +33,12 @@ def in_turn(function: Callable, shared, calls: Iterable[tuple]) -> Iterator:
       The pytree of each call, as NumPy arrays.
     """
     lanes, calls, running = devices.device_count(), iter(calls), ()
-    run = _lane(function, 1 if lanes == 1 else lanes)
+    run = _lane(function, lanes)
     shared = spread.everywhere(shared, lanes)
     while group := list(itertools.islice(calls, lanes)):
         # A group that is short repeats its end, so that one program serves all.
         full = group + group[-1:] * (lanes - len(group))
-        found = run(shared, *jax.tree.map(lambda *x: np.stack(x), *full))
+        found = run(shared, jax.tree.map(lambda *x: np.stack(x), *full))
         yield from _each(*running)
         running = found, len(group)
     yield from _each(*running)
@@ -53,22 +53,17 @@ def _each(found=None, count=0):
 @functools.lru_cache(maxsize=64)
 def _lane(function, lanes):
     """`(shared, *stacks [lanes, ...])`, one call of the stack on each device."""
-    if lanes > 1:
-        return _over_lanes(function)
 
-    def alone(shared, *stacks):
-        found = function(shared, *jax.tree.map(lambda x: x[0], stacks))
+    @functools.wraps(function)  # its name tells profiles what runs
+    def one(shared, call):
+        return function(shared, *call)
+
+    @functools.wraps(function)
+    def alone(shared, stacks):
+        found = one(shared, jax.tree.map(lambda x: x[0], stacks))
         return jax.tree.map(lambda x: x[None], found)
 
-    return jax.jit(alone)
-
-
-def _over_lanes(function):
-    @functools.cache  # of the number of arguments
-    def program(count):
-        return jax.pmap(function, in_axes=(None, *(0,) * count))
-
-    return lambda shared, *stacks: program(len(stacks))(shared, *stacks)
+    return jax.jit(alone) if lanes == 1 else jax.pmap(one, in_axes=(None, 0))
 
 
 def mapped(

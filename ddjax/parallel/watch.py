@@ -84,6 +84,7 @@ class Watch(threading.Thread):
         """Ends this host's part of a program that was asked to stop."""
         if not self.finish():
             return
+        board.post("stop", True)
         board.post(f"parted/{self._index}", True)
         deadline = time.monotonic() + _GRACE_S
         others = range(1, self._count) if self._index == 0 else ()
