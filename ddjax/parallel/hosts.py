@@ -8,6 +8,7 @@ do it `alone`: within, each is by itself the only host there is. A host that die
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 
@@ -154,9 +155,21 @@ def connect(
             "ADDRESS:PORT of host 0, --num_processes and --process_id, the same "
             "first two on every host."
         ) from error
+    if _has_node(os.environ):
+        for kind in ("cuda", "rocm"):
+            jax.config.update(f"jax_{kind}_visible_devices", "all")
     if jax.process_count() > 1:
         _WATCH.append(watch.Watch(silence_s, stops or watch.Stops()))
         _WATCH[0].start()
+
+
+def _has_node(environ) -> bool:
+    """Whether Slurm or Open MPI has put this process alone on its node.
+
+    JAX takes their processes for one to each device, and would see the first alone.
+    """
+    slurm = environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0]
+    return "1" in (slurm, environ.get("OMPI_COMM_WORLD_LOCAL_SIZE"))
 
 
 def leave() -> None:

@@ -58,6 +58,12 @@ class Lives:
         return output
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Hosts:
     """Two hosts, of two devices each, that run one program."""
 
@@ -66,21 +72,33 @@ class Hosts:
 
     def start(self, workdir, log, changes=None, **options) -> list[int]:
         """As that of `Lives`, on both; their process ids."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        joined = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-        joined += ["--host_timeout_s=5"]
-        return [
-            life.start(
-                workdir,
-                f"{log}{i}",
-                changes,
-                flags=[*joined, f"--process_id={i}"],
-                **options,
-            )
-            for i, life in enumerate(self._lives)
-        ]
+        joined = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+        return self._start(
+            workdir,
+            log,
+            changes,
+            [{"flags": [*joined, f"--process_id={i}"], **options} for i in range(2)],
+        )
+
+    def start_in(self, environments, workdir, log, changes=None, **options):
+        """The same, with the variables of a cluster in the place of flags."""
+        return self._start(
+            workdir,
+            log,
+            changes,
+            [
+                {"flags": ["--distributed"], "hook": ("surround", variables), **options}
+                for variables in environments
+            ],
+        )
+
+    def _start(self, workdir, log, changes, own):
+        processes = []
+        for i, (life, options) in enumerate(zip(self._lives, own)):
+            flags = [*options.pop("flags"), "--host_timeout_s=5"]
+            process = life.start(workdir, f"{log}{i}", changes, flags=flags, **options)
+            processes.append(process)
+        return processes
 
     def end(self) -> list[int]:
         """Waits for both; their exit codes."""

@@ -25,6 +25,8 @@ import sys
 import time
 from multiprocessing import connection
 
+import jax
+
 # What the programs import when they need it.
 import matplotlib.figure  # noqa: F401
 import numpy as np
@@ -157,6 +159,16 @@ def die_at(count: int) -> None:
 
     for name in ("replace", "rename", "fsync", "rmdir"):
         setattr(os, name, dying(getattr(os, name)))
+
+
+def devices(count: int) -> None:
+    """So many, simulated."""
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def surround(variables: dict) -> None:
+    """Sets variables of the environment, as a cluster does."""
+    os.environ.update(variables)
 
 
 def sleep_in(module: str, name: str, flag: str) -> None:

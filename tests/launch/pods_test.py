@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import shutil
 import signal
 import time
@@ -56,6 +57,31 @@ class TestTogether:
         assert {stage for stage, _ in found} == set(MADE)
         assert found == artifacts(tmp_path, *MADE)
         assert scores(workdir) == scores(tmp_path) != {}
+
+    @pytest.mark.parametrize("count", [1, 3, 8])
+    def test_devices_do_not_matter(self, count, pod, lives, tmp_path):
+        """Bit by bit, on one host with so many."""
+        workdir, _ = pod
+        shutil.copytree(workdir / "squeeze", tmp_path / "squeeze")
+        options = {"module": "relabel", "hook": ("devices", count)}
+        assert lives.run(tmp_path, tmp_path / "log", CHANGES, **options) == 0
+        found = artifacts(tmp_path, *MADE)
+        assert len(found) == 4 and found.items() <= artifacts(workdir, *MADE).items()
+
+    def test_slurm_says_who_the_others_are(self, hosts, pod, tmp_path):
+        """By its variables alone, on a node with two tasks; nothing is left to do."""
+        job = str(random.randrange(1 << 12))
+        told = {
+            "SLURM_JOB_ID": job,
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": "2",
+            "SLURM_STEP_NUM_NODES": "1",
+        }
+        own = [{**told, "SLURM_PROCID": f"{i}", "SLURM_LOCALID": f"{i}"} for i in "01"]
+        shutil.copytree(pod[0], tmp_path / "work")
+        hosts.start_in(own, tmp_path / "work", tmp_path / "log", CHANGES)
+        assert hosts.end() == [0, 0], (tmp_path / "log0").read_text()
+        assert "report: " in (tmp_path / "log0").read_text()
 
     def test_teacher_is_that_of_one_host_but_for_rounding(self, hosts, tmp_path):
         """Three steps whose batches lie on four devices, or on two."""
