@@ -8,7 +8,7 @@ import time
 import jax
 from absl import flags, logging
 
-from ddjax import parallel
+from ddjax import checkpoint, parallel
 from launch import lock, stopping
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -70,13 +70,24 @@ def join() -> None:
         logging.set_verbosity(logging.WARNING)
 
 
-def check() -> None:
-    """ValueError where there are other hosts that were not joined."""
+def check(config) -> None:
+    """Refuses hosts that would not do the same.
+
+    Raises:
+      ValueError: there are hosts that were not joined, or they have other configs.
+    """
     if jax.process_count() > 1 and not jax.distributed.is_initialized():
         raise ValueError(
             f"these devices belong to {jax.process_count()} hosts: start the program "
             "with --distributed on each of them."
         )
+    mine = checkpoint.fingerprint(config.to_json_best_effort())
+    for i, other in enumerate(parallel.gather("config", mine)):
+        if other != mine:
+            raise ValueError(
+                f"host {i} has another config than host {parallel.host_index()}: start "
+                "the same command on all hosts."
+            )
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
 
             return plan.show(_CONFIG.value, pod.told())
         pod.refuse()
-        hosts.check()
+        hosts.check(_CONFIG.value)
         workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
         nothing = contextlib.nullcontext()
         with (

@@ -72,32 +72,30 @@ class Hosts:
 
     def start(self, workdir, log, changes=None, **options) -> list[int]:
         """As that of `Lives`, on both; their process ids."""
+        return self.start_each([{}, {}], workdir, log, changes, **options)
+
+    def start_each(self, own, workdir, log, changes=None, **options) -> list[int]:
+        """The same, with further options of each host; some may be `flags`."""
         joined = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
-        return self._start(
-            workdir,
-            log,
-            changes,
-            [{"flags": [*joined, f"--process_id={i}"], **options} for i in range(2)],
-        )
+        own = [
+            {**each, "flags": [*joined, f"--process_id={i}", *each.get("flags", [])]}
+            for i, each in enumerate(own)
+        ]
+        return self._start(own, workdir, log, changes, **options)
 
-    def start_in(self, environments, workdir, log, changes=None, **options):
+    def start_in(self, environments, workdir, log, changes=None) -> list[int]:
         """The same, with the variables of a cluster in the place of flags."""
-        return self._start(
-            workdir,
-            log,
-            changes,
-            [
-                {"flags": ["--distributed"], "hook": ("surround", variables), **options}
-                for variables in environments
-            ],
-        )
+        own = [
+            {"flags": ["--distributed"], "hook": ("surround", x)} for x in environments
+        ]
+        return self._start(own, workdir, log, changes)
 
-    def _start(self, workdir, log, changes, own):
+    def _start(self, own, workdir, log, changes, **options):
         processes = []
-        for i, (life, options) in enumerate(zip(self._lives, own)):
-            flags = [*options.pop("flags"), "--host_timeout_s=5"]
-            process = life.start(workdir, f"{log}{i}", changes, flags=flags, **options)
-            processes.append(process)
+        for i, (life, each) in enumerate(zip(self._lives, own)):
+            each = {**options, **each}
+            each["flags"] = [*each["flags"], "--host_timeout_s=5"]
+            processes.append(life.start(workdir, f"{log}{i}", changes, **each))
         return processes
 
     def end(self) -> list[int]:

@@ -171,6 +171,20 @@ def surround(variables: dict) -> None:
     os.environ.update(variables)
 
 
+def fail_in(module: str, name: str, message: str) -> None:
+    """A function that refuses to work."""
+
+    def fail(*arguments, **options):
+        raise ValueError(message)
+
+    setattr(importlib.import_module(module), name, fail)
+
+
+def set_in(module: str, name: str, value) -> None:
+    """Another number."""
+    setattr(importlib.import_module(module), name, value)
+
+
 def sleep_in(module: str, name: str, flag: str) -> None:
     """A function that says by a file that it was called, and never returns."""
     where = importlib.import_module(module)

@@ -187,6 +187,30 @@ class TestRefused:
             assert "cannot be divided over 4 devices of 2 hosts" in log
             assert "such as 32" in log or "such as 28" in log
 
+    def test_what_goes_wrong_on_one_is_said_by_all(self, hosts, tmp_path):
+        """And in seconds, whatever the others are waiting for."""
+        broken = ("fail_in", "ddjax.stats", "collect", "an image is damaged.")
+        own = [{}, {"hook": broken}]
+        hosts.start_each(own, tmp_path / "work", tmp_path / "log", module="stats")
+        assert hosts.end() == [1, 1]
+        logs = [(tmp_path / f"log{i}").read_text() for i in range(2)]
+        assert "error: an image is damaged." in logs[1]
+        assert "error: host 1 ended with: an image is damaged." in logs[0]
+
+    def test_different_configs(self, hosts, tmp_path):
+        own = [{}, {"flags": ["--config.seed=1"]}]
+        hosts.start_each(own, tmp_path / "work", tmp_path / "log", module="stats")
+        assert hosts.end() == [1, 1]
+        assert "has another config" in (tmp_path / "log0").read_text()
+
+    def test_different_folders(self, hosts, tmp_path):
+        """Which looks like a late file at first."""
+        late = ("set_in", "launch.hosts", "_LATE_S", 1.0)
+        own = [{}, {"hook": late, "flags": [f"--workdir={tmp_path / 'other'}"]}]
+        hosts.start_each(own, tmp_path / "work", tmp_path / "log", module="stats")
+        assert hosts.end() == [1, 1]
+        assert "must share one work folder" in (tmp_path / "log0").read_text()
+
     @pytest.mark.parametrize(
         "flags",
         [
