@@ -190,7 +190,7 @@ def fail(message: str) -> None:
         board.post("failed", [jax.process_index(), message])
         # The primary's end is everybody's: they must have read it before.
         time.sleep(3 * watch.PULSE_S)
-    watch.end("", 1)
+    watch.end(1)
 
 
 def await_news() -> None:

@@ -94,7 +94,7 @@ class Watch(threading.Thread):
             time.sleep(PULSE_S / 4)
         if self._index == 0:
             time.sleep(PULSE_S)
-        end("", self._stops.code)
+        end(self._stops.code)
 
     def _listen(self):
         """Whether they are alive, by this host's own clock."""
@@ -111,17 +111,19 @@ class Watch(threading.Thread):
                 )
 
     def _die(self, reason):
-        if self.finish():
-            end(
-                f"error: {reason}. Start the program again on all hosts: it goes on "
-                "from its last checkpoint.\n",
-                1,
-            )
+        if not self.finish():
+            return
+        sys.stderr.write(
+            f"error: {reason}. Start the program again on all hosts: it goes on from "
+            "its last checkpoint.\n"
+        )
+        if self._index == 0:  # whose end is everybody's: the others have words too
+            time.sleep(4 * PULSE_S)
+        end(1)
 
 
-def end(message: str, code: int):
+def end(code: int):
     """Ends the process at once; what JAX does at the end would wait for the others."""
-    sys.stderr.write(message)
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(code)

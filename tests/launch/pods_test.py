@@ -189,9 +189,9 @@ class TestRefused:
 
     def test_what_goes_wrong_on_one_is_said_by_all(self, hosts, tmp_path):
         """And in seconds, whatever the others are waiting for."""
-        broken = ("fail_in", "ddjax.stats", "collect", "an image is damaged.")
+        broken = ("fail_in", "launch.teachers", "read", "an image is damaged.")
         own = [{}, {"hook": broken}]
-        hosts.start_each(own, tmp_path / "work", tmp_path / "log", module="stats")
+        hosts.start_each(own, tmp_path / "work", tmp_path / "log", module="squeeze")
         assert hosts.end() == [1, 1]
         logs = [(tmp_path / f"log{i}").read_text() for i in range(2)]
         assert "error: an image is damaged." in logs[1]
