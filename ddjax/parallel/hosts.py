@@ -177,6 +177,8 @@ def leave() -> None:
     if _WATCH:
         gather("end")
         _WATCH[0].finish()
+        _WATCH.pop().join()
+        jax.distributed.shutdown()  # the primary must not be gone before the others
 
 
 def fail(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Programs that start at once, to be killed, stopped, or left without room."""
+"""Programs that start at once, to be killed or stopped, and a set on disk."""
 
 import os
 import pathlib
@@ -8,6 +8,10 @@ import sys
 from multiprocessing import connection
 
 import pytest
+from PIL import Image
+
+from ddjax import data
+from ddjax.data import prepare
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -140,3 +144,19 @@ def hosts(_nursery):
 @pytest.fixture(scope="module")
 def module_lives(_nursery):
     return Lives(_nursery)
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    """Where a set of 60 + 20 of the digits is kept, as a user would prepare it."""
+    source, kept = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("kept")
+    for split, per_class in (("train", 20), ("test", 5)):
+        digits = data.load("digits", split)
+        for k, rows in enumerate(data.class_slices(digits)[:3]):
+            folder = source / split / "abc"[k]
+            folder.mkdir(parents=True)
+            for i, image in enumerate(digits.images[rows][:per_class]):
+                grey = Image.fromarray(image[..., 0])
+                grey.resize((8 + i % 3, 8)).save(folder / f"{i}.png")
+    prepare.from_source(source, "mine", kept)
+    return str(kept)

@@ -83,9 +83,15 @@ class TestTogether:
         assert hosts.end() == [0, 0], (tmp_path / "log0").read_text()
         assert "report: " in (tmp_path / "log0").read_text()
 
-    def test_teacher_is_that_of_one_host_but_for_rounding(self, hosts, tmp_path):
-        """Three steps whose batches lie on four devices, or on two."""
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_teacher_is_that_of_one_host_but_for_rounding(
+        self, streamed, hosts, kept, tmp_path
+    ):
+        """A few steps whose batches lie on four devices, or two; kept, or streamed."""
         few = {"squeeze.epochs": 1, "squeeze.batch_size": 480}
+        if streamed:  # each host decodes its own half of every batch
+            few = {"squeeze.epochs": 2, "squeeze.batch_size": 20, "data.name": "mine"}
+            few |= {"data.folder": kept, "data.size": 8, "data.memory_gb": 0.0}
         hosts.start(tmp_path / "pod", tmp_path / "log", few, module="squeeze")
         assert hosts.end() == [0, 0]
         squeeze.run(config_of(few), tmp_path / "one")

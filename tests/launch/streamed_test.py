@@ -5,28 +5,10 @@ import time
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from configs import default
 from ddjax import data
-from ddjax.data import prepare
 from launch import arms, evaluate, inputs, progress, recover, squeeze, stats
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """Where a set of 60 + 20 of the digits is kept, as a user would prepare it."""
-    source, kept = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("kept")
-    for split, per_class in (("train", 20), ("test", 5)):
-        digits = data.load("digits", split)
-        for k, rows in enumerate(data.class_slices(digits)[:3]):
-            folder = source / split / "abc"[k]
-            folder.mkdir(parents=True)
-            for i, image in enumerate(digits.images[rows][:per_class]):
-                grey = Image.fromarray(image[..., 0])
-                grey.resize((8 + i % 3, 8)).save(folder / f"{i}.png")
-    prepare.from_source(source, "mine", kept)
-    return str(kept)
 
 
 def quick(kept, memory_gb):
