@@ -86,9 +86,9 @@ def agree(about: str, value=None):
         return value
     turn = next(_TURN)
     if is_primary():
-        board.post(f"turn{turn}", [about, value])
+        board.post(f"turn{turn}/0", [about, value])
         return value
-    return _answer(f"turn{turn}", about)
+    return _answer(f"turn{turn}/0", about)
 
 
 def gather(about: str, value=None) -> list:
@@ -104,6 +104,7 @@ def gather(about: str, value=None) -> list:
     if host_count() == 1:
         return [value]
     turn = next(_TURN)
+    # A host that agrees meanwhile finds host 0's words here, and that they are others.
     board.post(f"turn{turn}/{host_index()}", [about, value])
     return [_answer(f"turn{turn}/{i}", about) for i in range(host_count())]
 
@@ -163,7 +164,7 @@ def leave() -> None:
     """Waits for the other hosts, at the end of a program that ends well."""
     if _WATCH:
         gather("end")
-        _WATCH[0].finish()
+        _WATCH.pop().finish()
 
 
 def fail(message: str) -> None:
