@@ -68,7 +68,7 @@ class Stage:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".probe.{os.getpid()}.{socket.gethostname()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another host may have tidied up
         except OSError as error:
             raise ValueError(
                 f"cannot write to the work folder {self.folder}: {error.strerror}. "

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 
 import chex
 import jax
@@ -28,6 +29,19 @@ ARRAYS = {
 
 
 class TestFolder:
+    def test_may_be_tidied_while_another_looks_whether_it_can_write(
+        self, tmp_path, monkeypatch
+    ):
+        """The primary removes what a kill left, also what another host has just made."""
+        touch = pathlib.Path.touch
+
+        def touched(path):
+            touch(path)
+            path.unlink()
+
+        monkeypatch.setattr(pathlib.Path, "touch", touched)
+        assert make(tmp_path).folder.is_dir()
+
     def test_does_not_depend_on_the_order(self, tmp_path):
         first = make(tmp_path, {"a": 1, "b": {"c": 2, "d": 3}})
         again = make(tmp_path, {"b": {"d": 3, "c": 2}, "a": 1})
