@@ -103,7 +103,8 @@ class States:
         aside = self._stage / "unreadable" / self._name / str(step)
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(self._folder / str(step), aside)
+        with contextlib.suppress(FileNotFoundError):  # another host has done it
+            shutil.move(self._folder / str(step), aside)
 
     @contextlib.contextmanager
     def _refused(self):
