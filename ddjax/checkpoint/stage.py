@@ -90,7 +90,13 @@ class Stage:
         return complete
 
     def record(self) -> dict:
-        """What `finish` was told."""
+        """What `finish` was told, perhaps on another host.
+
+        Raises:
+          ValueError: there is none, or it is damaged.
+        """
+        if parallel.host_count() > 1:
+            self._await()
         return _read_manifest(self.folder)["record"]
 
     def load(self) -> dict[str, np.ndarray]:
@@ -143,7 +149,7 @@ class Stage:
         while not self._written():
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"host 0 has finished {self.folder}, and host "
+                    f"another host has finished {self.folder}, and host "
                     f"{parallel.host_index()} does not see it. The workdir must be one "
                     "folder that all hosts share."
                 )

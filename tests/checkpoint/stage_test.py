@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import threading
 
 import chex
 import jax
@@ -201,6 +202,17 @@ class TestArtifact:
         like = jax.eval_shape(tiny_network.init, jax.random.key(0))
         back = checkpoint.unflatten(stage.load(), like)
         chex.assert_trees_all_equal(back, tiny_variables)
+
+    def test_record_of_another_host_may_come_late(self, tmp_path, monkeypatch):
+        """As on a network, which keeps for a while that a file is not there."""
+        make(tmp_path).finish({}, {"top1": 0.5})
+        path = make(tmp_path).folder / "manifest.json"
+        late = path.rename(path.with_suffix(".late"))
+        monkeypatch.setattr(checkpoint.stage.parallel, "host_count", lambda: 2)
+        timer = threading.Timer(0.3, late.rename, [path])
+        timer.start()
+        assert make(tmp_path).record() == {"top1": 0.5}
+        timer.join()
 
     def test_interrupted_finish_is_not_complete(self, tmp_path, monkeypatch):
         stage, real = make(tmp_path), os.replace
