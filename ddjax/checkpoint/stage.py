@@ -211,7 +211,7 @@ class Stage:
         about = f"state of {self.folder.name}"
         step = parallel.agree(about, None if found is None else found[0])
         if step is not None and not parallel.is_primary():
-            found = self._of(name).restore(like)
+            found = self._of(name).restore(like, mine=False)
             if found is None or found[0] != step:
                 raise ValueError(
                     f"host {parallel.host_index()} does not see the state of step "

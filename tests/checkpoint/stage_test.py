@@ -203,6 +203,22 @@ class TestArtifact:
         back = checkpoint.unflatten(stage.load(), like)
         chex.assert_trees_all_equal(back, tiny_variables)
 
+    def test_state_that_another_host_cannot_read_stays(self, tmp_path, monkeypatch):
+        """The primary, which saved it, has just read it."""
+        stage = make(tmp_path)
+        stage.save(3, ARRAYS)
+        stage.close()
+        path = stage.folder / "checkpoints" / "3" / "default" / "arrays.bin"
+        hidden = path.rename(path.with_suffix(".late"))
+        parallel = checkpoint.stage.parallel
+        monkeypatch.setattr(parallel, "host_count", lambda: 2)
+        monkeypatch.setattr(parallel, "is_primary", lambda: False)
+        monkeypatch.setattr(parallel, "agree", lambda about, value=None: 3)
+        with pytest.raises(ValueError, match="does not see the state of step 3"):
+            make(tmp_path).restore(ARRAYS)
+        hidden.rename(path)
+        assert make(tmp_path).restore(ARRAYS)[0] == 3
+
     def test_record_of_another_host_may_come_late(self, tmp_path, monkeypatch):
         """As on a network, which keeps for a while that a file is not there."""
         make(tmp_path).finish({}, {"top1": 0.5})
