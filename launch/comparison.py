@@ -47,11 +47,13 @@ def entries(config, workdir, teacher, seen) -> Iterator[Entry]:
     compared = dict.fromkeys((*section.against, arms.ours(config)))
     for ipc, arm, seed in itertools.product(config.recover.ipc, compared, sets):
         yield Entry(recover.make(config, workdir, teacher, seen, arm, ipc, seed), seed)
-    for path in section.sets:
+    known = set(config.recover.ipc)
+    for path in dict.fromkeys(section.sets):
         taken = imported(path, teacher.train.info)
         ipc = taken.record["ipc"]
         yield from (Entry(taken, seed) for seed in sets)
-        if ipc not in config.recover.ipc:  # baselines beside it all the same
+        if ipc not in known:  # baselines beside it all the same, once
+            known.add(ipc)
             for arm, seed in itertools.product(compared, sets):
                 if "/" not in arm:
                     found = recover.make(config, workdir, teacher, seen, arm, ipc, seed)

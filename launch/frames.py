@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from ddjax import checkpoint, recover
+from ddjax import checkpoint, parallel, recover
 
 _FRAMES = 12  # the start and the end among them
 _IMAGES = 100  # of a frame, at most
@@ -76,7 +76,7 @@ class Frames:
 
     def write(self) -> None:
         """Writes frames.npz: steps [F], images [F, n, H, W, ch] uint8, rows [n]."""
-        if not self._kept:  # all of them were damaged
+        if not (self._kept and parallel.is_primary()):  # which has the first chunk
             return
         frames = [self._kept[number] for number in sorted(self._kept)]
         arrays = {k: np.stack([f[k] for f in frames]) for k in ("steps", "images")}

@@ -65,7 +65,9 @@ def join() -> None:
         silence_s=_SILENCE_S.value,
         stops=_Stops(),
     )
-    stopping.listen()  # JAX has taken SIGTERM for itself
+    # JAX has taken SIGTERM for itself. A host that leaves would be missed by the others
+    # in a loop that it is about to enter; its watch ends it after the primary.
+    stopping.listen(at_once=parallel.is_primary())
     if not parallel.is_primary():
         logging.set_verbosity(logging.WARNING)
 

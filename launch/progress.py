@@ -130,7 +130,10 @@ class Monitor:
         self._looked = self._saved = time.monotonic()
         self._history = History(stage.folder, done)
         self._trace = Trace(stage.folder, total, done)
-        self._awaited = stopping.awaited()
+        self._together = not whose and parallel.host_count() > 1
+        # The primary needs another host's steps until it has saved them.
+        self._needed = self._together and not parallel.is_primary()
+        self._awaited = stopping.awaited(by_itself=not self._needed)
 
     def __enter__(self):
         self._awaited.__enter__()
@@ -171,13 +174,12 @@ class Monitor:
             self._kept = self._done
 
     def _stop(self, state) -> None:
-        together = not self._whose and parallel.host_count() > 1
-        if together and not parallel.is_primary():
-            return  # the primary needs this host's steps until it has saved them
+        if self._needed:
+            return
         if self._done > self._kept:
             self._save(state)
         self._stage.close()
-        if together:
+        if self._together:
             parallel.release()
         what = self._stage.folder.parent.name
         left = f"{what} goes on from step {self._kept} with the same command."

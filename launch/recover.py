@@ -207,10 +207,11 @@ def _run(job: Job, stage, save_every_s: float) -> tuple[DistilledSet | None, lis
             stage, bar, plan.total, plan.start, save_every_s, whose
         ) as monitor,
     ):
-        for wave in plan.waves:
+        for place, wave in enumerate(plan.waves):
             goals = [job.goals(rows) for rows in wave.rows]
             film.begin(wave, goals)
-            watch = functools.partial(_observe, monitor, film, wave)
+            waiting = plan.waves[place + 1 :]
+            watch = functools.partial(_observe, monitor, film, wave, waiting)
             chunks = _recover(job, wave, goals, watch)
             monitor.finish(chunks)  # first: a part without its losses leaves a gap
             for rows, chunk in zip(wave.rows, chunks):
@@ -237,10 +238,10 @@ def _recover(job, wave, goals, observe) -> list[DistilledSet]:
     )
 
 
-def _observe(monitor, film, wave, done, state, metrics) -> None:
+def _observe(monitor, film, wave, waiting, done, state, metrics) -> None:
     step = done - wave.offset
     film.look(step, state)  # first: a saved state has its frames
-    monitor(done, resume.state(wave, step, state), metrics)
+    monitor(done, resume.state(wave, step, state, waiting), metrics)
 
 
 def _stored(chunk: DistilledSet) -> dict[str, np.ndarray]:

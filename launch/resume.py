@@ -1,10 +1,12 @@
 """What an interrupted recovery has left, and how it goes on, on any devices.
 
 Chunks are cut by the config alone, so a finished one is good for any number of devices
-and hosts. A state is of the chunks that ran side by side; it is taken apart, and each
-chunk goes on from where it was, beside others that are as far.
+and hosts. A state is of the chunks that run side by side, and of those that wait with
+steps already made; it is taken apart, and each chunk goes on from where it was, beside
+others that are as far.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -12,8 +14,6 @@ import numpy as np
 from absl import logging
 
 from ddjax import checkpoint, parallel, recover
-
-_STATE = "state/"
 
 
 class Plan(NamedTuple):
@@ -30,13 +30,22 @@ def whose() -> str:
     return f"host{parallel.host_index()}"
 
 
-def state(wave: recover.Wave, step: int, chunks) -> dict:
-    """What is saved of a wave after so many of its steps."""
+def state(wave: recover.Wave, step: int, chunks, waiting: list[recover.Wave]) -> dict:
+    """What is saved of a wave after so many of its steps, and of waves that wait.
+
+    Args:
+      wave: the one that runs.
+      step: steps made of it.
+      chunks: its state.
+      waiting: later ones; those not begun are left out.
+    """
+    waves = [(wave, step, chunks), *((w, w.done, w.state) for w in waiting if w.done)]
     return {
-        "rows": wave.rows[:, 0],
-        "steps": np.array(step),
         "hosts": np.array(parallel.host_count()),
-        "state": chunks,
+        "waves": [
+            {"rows": w.rows[:, 0], "steps": np.array(steps), "state": state}
+            for w, steps, state in waves
+        ],
     }
 
 
@@ -54,7 +63,7 @@ def plan(job, stage: checkpoint.Stage, names: list[str]) -> Plan:
     whole = recover.waves(cuts, job.num_steps, parallel.device_count())
     total = len(whole) * job.num_steps
     finished = {job.cuts[i][0] for i in made}
-    begun, newest = ({}, 0) if len(made) == len(own) else _begun(job, stage)
+    begun, newest = _begun(job, stage)
     parts = [part for wave in whole for part in _left(wave, finished, begun)]
     if not parts:
         return Plan(made, [], total, total)
@@ -89,29 +98,36 @@ def _begun(job, stage) -> tuple[dict, int]:
 
     The states of other hosts are looked at only if there were not as many hosts.
     """
-    found: dict = {}
-    mine, newest = stage.restore(name=whose()), 0
-    if mine is not None:
-        newest, saved = mine
-        found = _apart(job, saved)
-        if saved["hosts"] == parallel.host_count():
-            return found, newest
-    for name in stage.states():
-        if name != whose() and (other := stage.restore(name=name)) is not None:
-            found = _apart(job, other[1]) | found
+    newest, mine = stage.restore(name=whose()) or (0, {})
+    found, about = _apart(job, mine), f"states of {stage.folder.name}"
+    told = parallel.gather(about, int(mine["hosts"]) if found else None)
+    if not found or any(count not in (None, parallel.host_count()) for count in told):
+        for name in stage.states():
+            if name in ("", whose()):  # those of earlier versions have no name
+                continue
+            _, others = stage.restore(name=name) or (0, {})
+            for row, one in _apart(job, others).items():
+                found[row] = max(found.get(row, one), one, key=lambda x: x[0])
+    parallel.gather(about)  # the first that saves drops what another may need
     return found, newest
 
 
 def _apart(job, saved: dict) -> dict:
-    """The states of single chunks in what was saved of a wave."""
+    """The states of single chunks in what was saved."""
     sizes = {rows[0]: len(rows) for rows in job.cuts}
-    arrays = {k.removeprefix(_STATE): x for k, x in saved.items() if _STATE in k}
     found = {}
-    for i, row in enumerate(saved["rows"]):
-        like = _like(job, sizes[row])
-        one = {name: array[i] for name, array in arrays.items()}
-        found[row] = int(saved["steps"]), checkpoint.unflatten(one, like)
-    return found
+    for number in itertools.count():
+        wave = f"waves/{number}/"
+        if f"{wave}rows" not in saved:
+            return found
+        begin = f"{wave}state/"
+        arrays = {
+            k.removeprefix(begin): x for k, x in saved.items() if k.startswith(begin)
+        }
+        for i, row in enumerate(saved[f"{wave}rows"]):
+            one = {name: array[i] for name, array in arrays.items()}
+            like = _like(job, sizes[row])
+            found[row] = int(saved[f"{wave}steps"]), checkpoint.unflatten(one, like)
 
 
 def _like(job, size: int):

@@ -9,7 +9,8 @@ import signal
 from typing import NamedTuple
 
 _requests = []  # the first counts
-_loops = []  # those that are running, and will look for it
+_loops = []  # those that are running, and will look for it: whether each ends by itself
+_at_once = [True]  # whether a signal ends the program where no loop runs
 
 
 class Request(NamedTuple):
@@ -28,12 +29,17 @@ class Stopped(KeyboardInterrupt):
         self.asked, self.left = asked, left
 
 
-def listen() -> None:
+def listen(*, at_once: bool = True) -> None:
     """From now on, SIGTERM and Ctrl-C are requests; the second ends the program.
 
     To be called by the main thread, and after `jax.distributed.initialize`, which takes
     SIGTERM for itself.
+
+    Args:
+      at_once: whether the first ends it too where no loop runs; else another thread,
+        such as the watch of a host that others may need, sees to its end.
     """
+    _at_once[0] = at_once
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _receive)
 
@@ -49,18 +55,21 @@ def requested() -> Request | None:
 
 
 def is_awaited() -> bool:
-    """Whether a loop runs that looks for requests."""
-    return bool(_loops)
+    """Whether a loop runs that looks for requests and ends by itself."""
+    return any(_loops)
 
 
 @contextlib.contextmanager
-def awaited():
+def awaited(*, by_itself: bool = True):
     """A loop that looks for requests: within it, signals wait for that.
+
+    Args:
+      by_itself: whether it ends once it has seen one, or waits to be ended.
 
     Raises:
       Stopped: at the end, if there was one after the last look.
     """
-    _loops.append(None)
+    _loops.append(by_itself)
     try:
         yield
     finally:
@@ -74,5 +83,5 @@ def _receive(number, frame) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_DFL)
     request(signal.Signals(number).name, 128 + number)
-    if not _loops:
+    if _at_once[0] and not _loops:
         raise Stopped(_requests[0])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 from typing import Any
 
 import jax
@@ -27,7 +28,8 @@ def write_atomically(path, write) -> None:
       ValueError: the disk is full, or refuses; what was at `path` is untouched.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # In containers hosts have the same process ids.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{socket.gethostname()}")
     try:
         with open(temporary, "wb") as file:
             write(file)

@@ -68,7 +68,7 @@ class Stage:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".probe.{os.getpid()}.{socket.gethostname()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another host may have tidied up
         except OSError as error:
             raise ValueError(
                 f"cannot write to the work folder {self.folder}: {error.strerror}. "
@@ -90,7 +90,13 @@ class Stage:
         return complete
 
     def record(self) -> dict:
-        """What `finish` was told."""
+        """What `finish` was told, perhaps on another host.
+
+        Raises:
+          ValueError: there is none, or it is damaged.
+        """
+        if parallel.host_count() > 1:
+            self._await()
         return _read_manifest(self.folder)["record"]
 
     def load(self) -> dict[str, np.ndarray]:
@@ -143,7 +149,7 @@ class Stage:
         while not self._written():
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"host 0 has finished {self.folder}, and host "
+                    f"another host has finished {self.folder}, and host "
                     f"{parallel.host_index()} does not see it. The workdir must be one "
                     "folder that all hosts share."
                 )
@@ -205,7 +211,7 @@ class Stage:
         about = f"state of {self.folder.name}"
         step = parallel.agree(about, None if found is None else found[0])
         if step is not None and not parallel.is_primary():
-            found = self._of(name).restore(like)
+            found = self._of(name).restore(like, mine=False)
             if found is None or found[0] != step:
                 raise ValueError(
                     f"host {parallel.host_index()} does not see the state of step "

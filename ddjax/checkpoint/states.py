@@ -53,11 +53,12 @@ class States:
         with self._refused():
             self._open().save(step, args=files.Save(arrays))
 
-    def restore(self, like: Any = None) -> tuple[int, Any] | None:
+    def restore(self, like: Any = None, *, mine: bool = True) -> tuple[int, Any] | None:
         """The newest state that is whole, or None; others are set aside.
 
         Args:
           like: a tree of arrays, or shapes, as `save` was given; None takes what comes.
+          mine: whether this host saves them; what another saves is left where it is.
 
         Returns:
           (step, state) or None; with no `like` the state is arrays by name.
@@ -78,7 +79,8 @@ class States:
                     self._stage,
                     _first_line(error),
                 )
-                self._set_aside(step)  # else it could not be saved again
+                if mine:
+                    self._set_aside(step)  # else it could not be saved again
         return None
 
     def close(self) -> None:
@@ -103,7 +105,8 @@ class States:
         aside = self._stage / "unreadable" / self._name / str(step)
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(self._folder / str(step), aside)
+        with contextlib.suppress(FileNotFoundError):  # another host has done it
+            shutil.move(self._folder / str(step), aside)
 
     @contextlib.contextmanager
     def _refused(self):

@@ -87,9 +87,9 @@ def agree(about: str, value=None):
         return value
     turn = next(_TURN)
     if is_primary():
-        board.post(f"turn{turn}", [about, value])
+        board.post(f"turn{turn}/0", [about, value])
         return value
-    return _answer(f"turn{turn}", about)
+    return _answer(f"turn{turn}/0", about)
 
 
 def gather(about: str, value=None) -> list:
@@ -105,6 +105,7 @@ def gather(about: str, value=None) -> list:
     if host_count() == 1:
         return [value]
     turn = next(_TURN)
+    # A host that agrees meanwhile finds host 0's words here, and that they are others.
     board.post(f"turn{turn}/{host_index()}", [about, value])
     return [_answer(f"turn{turn}/{i}", about) for i in range(host_count())]
 
@@ -176,8 +177,9 @@ def leave() -> None:
     """Waits for the other hosts, at the end of a program that ends well."""
     if _WATCH:
         gather("end")
-        _WATCH[0].finish()
-        _WATCH.pop().join()
+        ended = _WATCH.pop()
+        ended.finish()
+        ended.join()
         jax.distributed.shutdown()  # the primary must not be gone before the others
 
 
@@ -192,7 +194,7 @@ def fail(message: str) -> None:
         board.post("failed", [jax.process_index(), message])
         # The primary's end is everybody's: they must have read it before.
         time.sleep(3 * watch.PULSE_S)
-    watch.end(1)
+    watch.end("", 1)
 
 
 def await_news() -> None:

@@ -6,7 +6,7 @@ heartbeat would end them too, later and with less to read. A stop that was asked
 host is asked of all; the primary, whose end is everybody's, goes last.
 """
 
-import itertools
+import contextlib
 import os
 import sys
 import threading
@@ -52,11 +52,9 @@ class Watch(threading.Thread):
         self._ended, self._pulses = threading.Event(), {}
 
     def run(self):
-        for pulse in itertools.count():
-            if self._ended.wait(PULSE_S):
-                return
+        while not self._ended.wait(PULSE_S):
             try:
-                board.post(f"alive/{self._index}", pulse)
+                self._pulse()
                 self._hear()
                 self._listen()
             except jax.errors.JaxRuntimeError:
@@ -68,6 +66,9 @@ class Watch(threading.Thread):
         self._ended.set()
         return was_on
 
+    def _pulse(self):
+        board.post(f"alive/{self._index}", time.monotonic())
+
     def _hear(self):
         """What the others have told."""
         if (failed := board.seen("failed")) is not None:
@@ -77,24 +78,31 @@ class Watch(threading.Thread):
         if board.seen("stop") is None:
             return
         goes_by_itself = self._stops.ask()
-        if board.seen("released") or not goes_by_itself:
+        # The primary's loop may need this host until its state is saved.
+        needed = self._index > 0 and not board.seen("parted/0")
+        if board.seen("released") or not (goes_by_itself or needed):
             self.part()
 
     def part(self) -> None:
         """Ends this host's part of a program that was asked to stop."""
         if not self.finish():
             return
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # host 0 is gone already
+            self._take_leave()
+        end("", self._stops.code)
+
+    def _take_leave(self):
+        """Waits, alive, for the others: JAX ends them once one is gone."""
         board.post("stop", True)
         board.post(f"parted/{self._index}", True)
         deadline = time.monotonic() + _GRACE_S
-        others = range(1, self._count) if self._index == 0 else ()
-        while not all(board.seen(f"parted/{i}") for i in others):
+        while not all(board.seen(f"parted/{i}") for i in range(self._count)):
             if time.monotonic() > deadline:
                 break
+            self._pulse()
             time.sleep(PULSE_S / 4)
         if self._index == 0:
             time.sleep(PULSE_S)
-        end(self._stops.code)
 
     def _listen(self):
         """Whether they are alive, by this host's own clock."""
@@ -113,17 +121,24 @@ class Watch(threading.Thread):
     def _die(self, reason):
         if not self.finish():
             return
-        sys.stderr.write(
+        words = (
             f"error: {reason}. Start the program again on all hosts: it goes on from "
             "its last checkpoint.\n"
         )
-        if self._index == 0:  # whose end is everybody's: the others have words too
-            time.sleep(4 * PULSE_S)
-        end(1)
+        # The primary's end is everybody's: the others have words of their own.
+        end(words, 1, 4 * PULSE_S if self._index == 0 else 0)
 
 
-def end(code: int):
-    """Ends the process at once; what JAX does at the end would wait for the others."""
+def end(message: str, code: int, after_s: float = 0):
+    """Ends the process; what JAX does at the end would wait for the others.
+
+    Args:
+      message: said first.
+      code: that it ends with.
+      after_s: seconds to wait between the two.
+    """
+    sys.stderr.write(message)
     sys.stderr.flush()
     sys.stdout.flush()
+    time.sleep(after_s)
     os._exit(code)

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import pathlib
+import threading
 
 import chex
 import jax
@@ -28,6 +30,19 @@ ARRAYS = {
 
 
 class TestFolder:
+    def test_may_be_tidied_while_another_looks_whether_it_can_write(
+        self, tmp_path, monkeypatch
+    ):
+        """The primary removes what a kill left, also what another host has just made."""
+        touch = pathlib.Path.touch
+
+        def touched(path):
+            touch(path)
+            path.unlink()
+
+        monkeypatch.setattr(pathlib.Path, "touch", touched)
+        assert make(tmp_path).folder.is_dir()
+
     def test_does_not_depend_on_the_order(self, tmp_path):
         first = make(tmp_path, {"a": 1, "b": {"c": 2, "d": 3}})
         again = make(tmp_path, {"b": {"d": 3, "c": 2}, "a": 1})
@@ -187,6 +202,33 @@ class TestArtifact:
         like = jax.eval_shape(tiny_network.init, jax.random.key(0))
         back = checkpoint.unflatten(stage.load(), like)
         chex.assert_trees_all_equal(back, tiny_variables)
+
+    def test_state_that_another_host_cannot_read_stays(self, tmp_path, monkeypatch):
+        """The primary, which saved it, has just read it."""
+        stage = make(tmp_path)
+        stage.save(3, ARRAYS)
+        stage.close()
+        path = stage.folder / "checkpoints" / "3" / "default" / "arrays.bin"
+        hidden = path.rename(path.with_suffix(".late"))
+        parallel = checkpoint.stage.parallel
+        monkeypatch.setattr(parallel, "host_count", lambda: 2)
+        monkeypatch.setattr(parallel, "is_primary", lambda: False)
+        monkeypatch.setattr(parallel, "agree", lambda about, value=None: 3)
+        with pytest.raises(ValueError, match="does not see the state of step 3"):
+            make(tmp_path).restore(ARRAYS)
+        hidden.rename(path)
+        assert make(tmp_path).restore(ARRAYS)[0] == 3
+
+    def test_record_of_another_host_may_come_late(self, tmp_path, monkeypatch):
+        """As on a network, which keeps for a while that a file is not there."""
+        make(tmp_path).finish({}, {"top1": 0.5})
+        path = make(tmp_path).folder / "manifest.json"
+        late = path.rename(path.with_suffix(".late"))
+        monkeypatch.setattr(checkpoint.stage.parallel, "host_count", lambda: 2)
+        timer = threading.Timer(0.3, late.rename, [path])
+        timer.start()
+        assert make(tmp_path).record() == {"top1": 0.5}
+        timer.join()
 
     def test_interrupted_finish_is_not_complete(self, tmp_path, monkeypatch):
         stage, real = make(tmp_path), os.replace

@@ -98,6 +98,19 @@ class TestStates:
         stage.close()
         assert make(tmp_path).restore(state_at(0))[0] == 6
 
+    def test_damaged_state_that_another_host_sets_aside(self, tmp_path, monkeypatch):
+        """Two hosts that look at the states of a third find the same damage."""
+        stage = make(tmp_path)
+        stage.save(3, state_at(3))
+        stage.close()
+
+        def read(directory):
+            shutil.rmtree(directory.parent)
+            raise ValueError("its checksum is wrong")
+
+        monkeypatch.setattr(files, "read", read)
+        assert make(tmp_path).restore() is None
+
     @pytest.mark.parametrize(
         "like",
         [

@@ -130,3 +130,18 @@ def test_state_that_is_not_finite_is_no_frame(tmp_path):
     film.look(1, np.ones((1, 2, 4, 4, 1), np.float32))
     film.write()
     assert not list(stage.folder.rglob("*.npz"))
+
+
+def test_a_host_without_the_first_chunk_writes_none(tmp_path, monkeypatch):
+    """It knows only the frames that an interrupted run has left."""
+    stage = checkpoint.Stage(tmp_path, "recover", "stopped", {})
+    frame = {"steps": np.array(0), "images": np.zeros((2, 4, 4, 1)), "rows": [0, 1]}
+    stage.save_part("frame0", frame)
+    job = recover.Job(jax.random.key(0), None, (), None, [np.arange(2)], 3)
+    film = frames.Frames(stage, job)
+    with monkeypatch.context() as patch:
+        patch.setattr(frames.parallel, "is_primary", lambda: False)
+        film.write()
+    assert not (stage.folder / "frames.npz").exists()
+    film.write()
+    assert (stage.folder / "frames.npz").exists()

@@ -43,9 +43,9 @@ _NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000  # sched.h
 
 
 def main(address: str) -> None:
-    """Waits for connections, ten minutes at most."""
+    """Waits for connections, two hours at most."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.alarm(600)
+    signal.alarm(7200)
     with connection.Listener(address) as listener:
         print("ready", flush=True)
         while True:

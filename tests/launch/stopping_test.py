@@ -118,19 +118,47 @@ def test_once_the_loop_is_left_nothing_is_written(error, stage, monkeypatch):
     assert found == {"2", "3"}
 
 
-def test_signals_are_requests(monkeypatch):
-    """And once one has come, the next is the system's."""
+@pytest.fixture
+def signals():
+    """The handlers are put back."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    try:
-        stopping.listen()
-        with pytest.raises(stopping.Stopped), stopping.awaited():
-            signal.raise_signal(signal.SIGINT)
-            assert stopping.requested() == ("SIGINT", 130)
-            assert all(signal.getsignal(n) == signal.SIG_DFL for n in numbers)
-        stopping.listen()
-        with pytest.raises(stopping.Stopped, match="SIGINT"):  # the first counts
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
+    yield
+    for number, handler in zip(numbers, before):
+        signal.signal(number, handler)
+    stopping._at_once[:] = [True]
+
+
+def test_a_host_that_others_may_need_is_not_ended_by_its_signal(signals):
+    """Its watch sees to that, and does not leave it to a loop of all hosts."""
+    stopping.listen(at_once=False)
+    signal.raise_signal(signal.SIGTERM)
+    assert stopping.requested() == ("SIGTERM", 143)
+    with pytest.raises(stopping.Stopped), stopping.awaited(by_itself=False):
+        assert not stopping.is_awaited()
+    with pytest.raises(stopping.Stopped), stopping.awaited():
+        assert stopping.is_awaited()
+
+
+def test_loop_of_all_hosts_goes_on_until_the_primary_has_saved(stage, monkeypatch):
+    monkeypatch.setattr(progress.parallel, "host_count", lambda: 2)
+    monkeypatch.setattr(progress.parallel, "is_primary", lambda: False)
+    stopping.request("SIGTERM")
+    with pytest.raises(stopping.Stopped), watch(stage) as monitor:
+        assert not stopping.is_awaited()
+        for done in (1, 2, 3):
+            step(monitor, done)
+    assert monitor._done == 3 and stage.restore(name="host1") is None
+
+
+def test_signals_are_requests(signals):
+    """And once one has come, the next is the system's."""
+    stopping.listen()
+    with pytest.raises(stopping.Stopped), stopping.awaited():
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.requested() == ("SIGINT", 130)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        assert all(signal.getsignal(n) == signal.SIG_DFL for n in numbers)
+    stopping.listen()
+    with pytest.raises(stopping.Stopped, match="SIGINT"):  # the first counts
+        signal.raise_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from ddjax import parallel
-from ddjax.parallel import board, hosts, watch
+from ddjax.parallel import board, hosts
 
 
 class TestOneHost:
@@ -99,10 +99,12 @@ class TestTwoHosts:
 
         assert pair(late) == [([0, 1], 2)] * 2
 
-    def test_hosts_at_different_places_are_told_so(self, pair):
-        """Rather than one taking the other's answer for its own."""
-        found = pair(lambda i: parallel.gather(f"place {i}"))
-        assert all("have lost each other" in str(error) for error in found)
+    @pytest.mark.parametrize("ours", [parallel.agree, parallel.gather])
+    @pytest.mark.parametrize("theirs", [parallel.agree, parallel.gather])
+    def test_a_host_at_another_place_is_found_out(self, ours, theirs, pair):
+        """By one of them at least, which ends and so ends the others."""
+        found = pair(lambda i: (ours, theirs)[i](f"place {i}"))
+        assert any("lost each other" in str(error) for error in found)
 
     def test_alone_each_is_the_only_one(self, pair):
         def work(index):
@@ -113,71 +115,6 @@ class TestTwoHosts:
                 return parallel.share("abc"), parallel.is_primary(), parallel.agree("x")
 
         assert pair(work)[0] == ([*"abc"], True, None)
-
-
-class TestWatch:
-    """What ends a host, without a host that ends."""
-
-    @pytest.fixture
-    def seen(self, monkeypatch):
-        told, ends = {}, []
-        monkeypatch.setattr(board, "post", told.__setitem__)
-        monkeypatch.setattr(board, "seen", told.get)
-        monkeypatch.setattr(watch, "end", ends.append)
-        monkeypatch.setattr(jax, "process_count", lambda: 2)
-        monkeypatch.setattr(watch, "PULSE_S", 0.01)
-        monkeypatch.setattr(watch, "_GRACE_S", 0.05)
-        return told, ends
-
-    def test_silence_is_death(self, seen, capsys):
-        told, ends = seen
-        told["alive/1"] = 3
-        begun = time.monotonic()
-        watch.Watch(0.2, watch.Stops()).run()
-        assert "1 of 2 has given no sign of life for 0.2 s" in capsys.readouterr().err
-        assert ends == [1] and 0.2 < time.monotonic() - begun < 5
-        assert "alive/0" in told
-
-    def test_what_went_wrong_elsewhere_is_said_here(self, seen, capsys):
-        told, ends = seen
-        told["failed"] = [1, "the disk of host 1 is full."]
-        watch.Watch(60, watch.Stops()).run()
-        said = capsys.readouterr().err
-        assert "host 1 ended with: the disk of host 1 is full." in said and ends == [1]
-
-    def test_who_is_asked_asks_the_others(self, seen):
-        told, ends = seen
-
-        class Asked(watch.Stops):
-            def asked(self):
-                return True
-
-        watch.Watch(60, Asked()).run()
-        assert told["stop"] and told["parted/0"] and ends == [143]
-
-    def test_a_loop_that_sees_to_it_is_left_to_itself(self, seen):
-        """Until what all have alike is saved."""
-        told, ends = seen
-        told["stop"], asked = True, []
-
-        class Looping(watch.Stops):
-            def ask(self):
-                asked.append(True)
-                if len(asked) == 5:
-                    told["released"] = True
-                return True
-
-        watch.Watch(60, Looping()).run()
-        assert len(asked) == 5 and ends == [143]
-
-    def test_the_primary_goes_last(self, seen, monkeypatch):
-        told, ends = seen
-        told["stop"] = True
-        monkeypatch.setattr(watch, "_GRACE_S", 5.0)
-        threading.Timer(0.3, told.__setitem__, ("parted/1", True)).start()
-        begun = time.monotonic()
-        watch.Watch(60, watch.Stops()).run()
-        assert ends == [143] and 0.25 < time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize(
