@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pathlib
-import time
 
 import jax
 from absl import flags, logging
@@ -25,7 +24,6 @@ _SILENCE_S = flags.DEFINE_float(
     "host_timeout_s", 60.0, "A process that is silent for longer counts as dead."
 )
 FLAGS = ("distributed", "coordinator", "num_processes", "process_id", "host_timeout_s")
-_LATE_S = 90  # of files on a network
 
 
 class _Stops(parallel.Stops):
@@ -102,14 +100,18 @@ def hold(workdir):
     path = pathlib.Path(workdir) / lock.FILE
     with lock.hold(workdir) if parallel.is_primary() else contextlib.nullcontext():
         text = path.read_text() if parallel.is_primary() else ""
-        told, deadline = parallel.agree("lock", text), time.monotonic() + _LATE_S
-        while not (path.exists() and path.read_text() == told):
-            if time.monotonic() > deadline:
-                raise ValueError(
-                    f"host {parallel.host_index()} does not see in {workdir} what "
-                    f"host 0 ({json.loads(told)['host']}) has written there. All hosts "
-                    "must share one work folder: choose it with --workdir=PATH."
-                )
-            time.sleep(0.1)
+        told = parallel.agree("lock", text)
+        if not checkpoint.seen(lambda: path.exists() and path.read_text() == told):
+            raise ValueError(
+                f"host {parallel.host_index()} does not see in {workdir} what host 0 "
+                f"({json.loads(told)['host']}) has written there. All hosts must share "
+                "one work folder: choose it with --workdir=PATH."
+            )
         yield
-        parallel.leave()
+
+
+def by_the_first(run, *arguments) -> None:
+    """Runs what needs one host only."""
+    if parallel.is_primary():
+        with parallel.alone():
+            run(*arguments)

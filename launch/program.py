@@ -9,6 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from ddjax import parallel
 from launch import command, history, hosts, pod, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -51,7 +52,8 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
     Args:
       run: what the program does.
       positional: whether `run` has further arguments.
-      alone: whether no other program may run in the workdir meanwhile.
+      alone: whether no other program may run in the workdir meanwhile; one that only
+        reads there is run by the first of many hosts.
     """
 
     def program(*arguments):
@@ -59,19 +61,11 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
         enable_compile_cache()
         if _TENSORBOARD.value:
             history.enable_tensorboard()
-        if _DRY_RUN.value:
-            from launch import plan  # which imports the programs
-
-            return plan.show(_CONFIG.value, pod.told())
-        pod.refuse()
+        if not _DRY_RUN.value:
+            pod.refuse()
         hosts.check(_CONFIG.value)
-        workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
-        nothing = contextlib.nullcontext()
-        with (
-            hosts.hold(workdir) if alone else nothing,
-            profile.loops() if _PROFILE.value else nothing,
-        ):
-            run(_CONFIG.value, workdir, *arguments)
+        _run(run, arguments, alone)
+        parallel.leave()
 
     command.main(
         program,
@@ -84,6 +78,20 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
         load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
         positional=positional,
     )
+
+
+def _run(run, arguments, alone) -> None:
+    workdir = _WORKDIR.value or os.path.join("runs", _CONFIG.value.name)
+    if _DRY_RUN.value:
+        from launch import plan  # which imports the programs
+
+        hosts.by_the_first(plan.show, _CONFIG.value, pod.told())
+    elif not alone:
+        hosts.by_the_first(run, _CONFIG.value, workdir, *arguments)
+    else:
+        traced = profile.loops() if _PROFILE.value else contextlib.nullcontext()
+        with hosts.hold(workdir), traced:
+            run(_CONFIG.value, workdir, *arguments)
 
 
 def enable_compile_cache() -> None:

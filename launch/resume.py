@@ -114,8 +114,7 @@ def _begun(job, stage) -> tuple[dict, int]:
 
 def _apart(job, saved: dict) -> dict:
     """The states of single chunks in what was saved."""
-    sizes = {rows[0]: len(rows) for rows in job.cuts}
-    found = {}
+    likes, chunks, found = {}, {rows[0]: rows for rows in job.cuts}, {}
     for number in itertools.count():
         wave = f"waves/{number}/"
         if f"{wave}rows" not in saved:
@@ -125,12 +124,13 @@ def _apart(job, saved: dict) -> dict:
             k.removeprefix(begin): x for k, x in saved.items() if k.startswith(begin)
         }
         for i, row in enumerate(saved[f"{wave}rows"]):
-            one = {name: array[i] for name, array in arrays.items()}
-            like = _like(job, sizes[row])
-            found[row] = int(saved[f"{wave}steps"]), checkpoint.unflatten(one, like)
+            one, size = {k: x[i] for k, x in arrays.items()}, len(chunks[row])
+            if size not in likes:
+                likes[size] = _like(job, chunks[row])
+            state = checkpoint.unflatten(one, likes[size])
+            found[row] = int(saved[f"{wave}steps"]), state
 
 
-def _like(job, size: int):
-    """The shapes of the state of a chunk of so many images."""
-    rows = next(rows for rows in job.cuts if len(rows) == size)
+def _like(job, rows):
+    """The shapes of the state of a chunk."""
     return jax.eval_shape(job.method.init, job.key, job.context, job.goals(rows))

@@ -1,13 +1,10 @@
 """Artifacts that are made part by part, each part by one host."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from ddjax import checkpoint, parallel
-
-_LATE_S = 90  # of files on a network
 
 
 def make(
@@ -29,10 +26,12 @@ def make(
     """
     made = {}
     for i in parallel.share(range(len(names))):
-        made[i] = stage.load_part(names[i])
-        if made[i] is None:
-            made[i] = part(i)
-            stage.save_part(names[i], made[i])
+        found = stage.load_part(names[i])
+        if found is None:
+            found = part(i)
+            stage.save_part(names[i], found)
+        if parallel.is_primary():  # others need not remember it
+            made[i] = found
         if observe is not None:
             observe()
     return collect(stage, names, made, part)
@@ -59,7 +58,5 @@ def collect(stage, names: list[str], made: dict, part: Callable):
 
 def _others(stage, name) -> dict | None:
     """A part that another host has written, as soon as it can be seen."""
-    deadline = time.monotonic() + _LATE_S
-    while not stage.has_part(name) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    checkpoint.seen(lambda: stage.has_part(name))
     return stage.load_part(name)

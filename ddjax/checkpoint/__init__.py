@@ -8,6 +8,7 @@ from ddjax.checkpoint.arrays import (
     unflatten,
     write_atomically,
 )
+from ddjax.checkpoint.late import seen
 from ddjax.checkpoint.stage import Stage, load, record
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "flatten",
     "load",
     "record",
+    "seen",
     "unflatten",
     "write_atomically",
 ]

@@ -21,13 +21,13 @@ import os
 import pathlib
 import shutil
 import socket
-import time
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from ddjax import parallel
+from ddjax.checkpoint import late
 from ddjax.checkpoint.arrays import (
     canonical,
     checksum,
@@ -40,7 +40,6 @@ __all__ = ["Stage", "load", "record"]
 
 _ARTIFACT, _MANIFEST = "artifact.npz", "manifest.json"
 _UNFINISHED = ("checkpoints", "parts", "unreadable")
-_LATE_S = 90  # what NFS may keep for itself, and more
 _SUM = "sha256"  # beside the arrays of a part
 
 
@@ -145,15 +144,12 @@ class Stage:
         Raises:
           ValueError: it does not come.
         """
-        deadline = time.monotonic() + _LATE_S
-        while not self._written():
-            if time.monotonic() > deadline:
-                raise ValueError(
-                    f"another host has finished {self.folder}, and host "
-                    f"{parallel.host_index()} does not see it. The workdir must be one "
-                    "folder that all hosts share."
-                )
-            time.sleep(0.1)
+        if not late.seen(self._written):
+            raise ValueError(
+                f"host 0 has finished {self.folder}, and host "
+                f"{parallel.host_index()} does not see it. The workdir must be one "
+                "folder that all hosts share."
+            )
 
     # Finished parts of an unfinished artifact ---------------------------------------
 

@@ -81,15 +81,15 @@ class Watch(threading.Thread):
         # The primary's loop may need this host until its state is saved.
         needed = self._index > 0 and not board.seen("parted/0")
         if board.seen("released") or not (goes_by_itself or needed):
-            self.part()
+            self.part("stopped with the other hosts.\n")
 
-    def part(self) -> None:
-        """Ends this host's part of a program that was asked to stop."""
+    def part(self, words: str = "") -> None:
+        """Ends this host's part of a program that was asked to stop, with these words."""
         if not self.finish():
             return
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # host 0 is gone already
             self._take_leave()
-        end("", self._stops.code)
+        end(words, self._stops.code)
 
     def _take_leave(self):
         """Waits, alive, for the others: JAX ends them once one is gone."""

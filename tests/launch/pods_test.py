@@ -211,7 +211,7 @@ class TestRefused:
 
     def test_different_folders(self, hosts, tmp_path):
         """Which looks like a late file at first."""
-        late = ("set_in", "launch.hosts", "_LATE_S", 1.0)
+        late = ("set_in", "ddjax.checkpoint.late", "SECONDS", 1.0)
         own = [{}, {"hook": late, "flags": [f"--workdir={tmp_path / 'other'}"]}]
         hosts.start_each(own, tmp_path / "work", tmp_path / "log", module="stats")
         assert hosts.end() == [1, 1]
