@@ -21,7 +21,7 @@ CHANGES = {
     "methods.wmdd.num_steps": 2000,
     "recover.ipc": (3,),
     "recover.batch_size": 3,
-    "recipes.wmdd.epochs": 60,
+    "recipes.wmdd.epochs": 10,
     "evaluate.students": 2,
     "evaluate.against": ("random",),
 }
