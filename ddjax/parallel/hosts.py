@@ -146,7 +146,9 @@ def connect(
     by_hand = (coordinator, count, index) if coordinator else (None, None, None)
     try:
         jax.distributed.initialize(
-            *by_hand, heartbeat_timeout_seconds=max(10, int(2 * silence_s))
+            # Later than the watch, which has better words, has said them and is gone.
+            *by_hand,
+            heartbeat_timeout_seconds=int(2 * silence_s) + 20,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
