@@ -38,8 +38,8 @@ class Handler(ocp.AsyncCheckpointHandler):
         return [CommitFutureAwaitingContractedSignals(write(), name="ddjax")]
 
     def save(self, directory, args: "Save") -> None:
-        """Not used: orbax saves in the background."""
-        raise NotImplementedError
+        """The same, at once."""
+        _write(directory, args.arrays)
 
     def restore(self, directory, args=None) -> dict[str, np.ndarray]:
         """See `read`."""
