@@ -10,7 +10,7 @@ LAYERS = [
     {"types"},
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
-    {"methods", "loop", "training"},
+    {"methods", "loop", "training", "attacks"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
     | {"patches", "quality", "tables", "export"},
     {"pipeline", "page"},
@@ -19,6 +19,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.
 SIDEWAYS = {("losses", "ot"), ("student", "relabel")}
 SIDEWAYS |= {("checkpoint", "parallel"), ("metrics", "parallel")}
+SIDEWAYS |= {("attacks", "loop")}
 SIDEWAYS |= {("recipes", "student"), ("recipes", "relabel"), ("export", "report")}
 SOURCES = sorted((ROOT / "ddjax").rglob("*.py"))
 
