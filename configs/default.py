@@ -64,6 +64,10 @@ def base():
     config.squeeze.crop_scale = (0.5, 1.0)  # share of the area; (1, 1) for no crop
     config.squeeze.flip = False  # a mirrored digit is another sign
 
+    # Other teachers, by a name of one's own: what differs from config.squeeze. An arm
+    # "sre2l+NAME/noise" inverts that teacher, and its students learn from it.
+    config.teachers = config_dict.ConfigDict()
+
     config.stats = config_dict.ConfigDict()
     config.stats.batch_size = 100  # images the teacher sees at a time
     config.stats.exact = True  # class variance; False for WMDD's average over batches
@@ -155,10 +159,20 @@ def base():
     # Of the bounds: all images, and random ones that take as many bytes as ours with
     # their soft labels. 0 for none.
     config.evaluate.whole_epochs = 60
+    # What students are attacked with (see ddjax/attacks/suites.py), each by itself on
+    # all images: "pgd100", "square", "autoattack" ...; nothing where empty.
+    config.evaluate.attacks = ()
+    config.evaluate.radii = (1.0, 2.0, 4.0)  # of the attacks, in 1/255 of the range
+    config.evaluate.attack_images = 0  # of the test images; 0 for all
+    config.evaluate.attack_batch = 250  # images that a device attacks at a time
     # Rates that every arm chooses from, scored on a share of the training images that
     # the whole pipeline does without; empty for the recipes' own rates.
     config.evaluate.learning_rates = ()
     config.evaluate.search_holdout = 0.2
+    # Strengths of the curvature penalty that teachers of arms choose from, for each
+    # ipc, on as much, under an attack with the config's radii; empty for their own.
+    config.evaluate.strengths = ()
+    config.evaluate.search_attack = "pgd20"
     config.evaluate.quality = True  # neighbours, copies, redundancy and W2 of each set
 
     return config

@@ -2,6 +2,8 @@
 
 An arm is written "method/start", such as "wmdd/real", or is the name of a baseline,
 such as "herding". The config's section `methods.<method>` says how an arm recovers.
+"sre2l+guard/noise" and "random+guard" have another teacher (see `launch.variants`): it
+is what is inverted, it chooses, and it labels the images.
 """
 
 import functools
@@ -19,7 +21,7 @@ from ddjax import (
     stats,
     student,
 )
-from launch import atoms, inputs, students
+from launch import atoms, inputs, students, variants
 
 # How a method moves its pixels; what else is in its section are arguments of its loss.
 PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
@@ -51,13 +53,14 @@ def check_with(config, info, counts, streamed: bool) -> None:
             "students on all images need them in memory: set evaluate.whole_epochs to "
             "0 (the teacher's accuracy is a bound too), or raise data.memory_gb."
         )
-    teacher = inputs.build_network(config.squeeze.model, info)
     students.check(config, info)
     for arm in (ours(config), *config.evaluate.against):
         name, _ = split(arm)
+        theirs = variants.config_of(config, arm, 1)
+        network = inputs.build_network(theirs.squeeze.model, info)
         if name in methods.names():
-            method = build(config, name, teacher, info)
-            _check_teacher(config, arm, method, teacher, info)
+            method = build(config, name, network, info)
+            _check_teacher(theirs, arm, method, network, info)
             recover.chunks(1, 1, 1, section(config, name)["layout"])
         elif name == "rded":
             for ipc in config.recover.ipc:
@@ -102,18 +105,20 @@ def ours(config) -> str:
 
 
 def split(arm: str) -> tuple[str, str]:
-    """An arm of a comparison: "method/start", or the name of a baseline.
+    """The method and the start of an arm, or a baseline and "real".
 
     Raises:
       ValueError: neither.
     """
     name, _, start = arm.partition("/")
+    name = name.partition("+")[0]
     if name in BASELINES and not start:
         return name, "real"
     known = ", ".join((*BASELINES, *(f"{m}/START" for m in methods.names())))
     if name not in methods.names() or start not in ("noise", "real"):
         raise ValueError(
-            f"unknown arm {arm!r}; known: {known}; START is noise or real."
+            f"unknown arm {arm!r}; known: {known}; START is noise or real. With "
+            '"+NAME" behind the method or baseline it has the teacher teachers.NAME.'
         )
     return name, start
 

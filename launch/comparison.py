@@ -8,14 +8,14 @@ labels may keep 600 kB of images instead.
 import itertools
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ddjax import checkpoint, export, stats
 from ddjax.types import DistilledSet
-from launch import arms, inputs, recover, relabel
+from launch import arms, inputs, recover, relabel, teachers
 
 WHOLE = "whole data"
 EQUAL = "random, as many bytes"
@@ -25,6 +25,7 @@ class Entry(NamedTuple):
     """A set of images, and how its students are trained."""
 
     distilled: recover.Distilled
+    teacher: teachers.Teacher  # that labels it
     seed: int  # of the set
     epochs: int | None = None  # None for the recipe's
 
@@ -41,36 +42,46 @@ def check(config) -> None:
         stats.check_ipc(ipc, train.info, stats.class_counts(train))
 
 
-def entries(config, workdir, teacher, seen) -> Iterator[Entry]:
-    """Every set whose students are trained with all kinds of labels."""
+def entries(config, workdir, source: Callable) -> Iterator[Entry]:
+    """Every set whose students are trained with all kinds of labels.
+
+    Args:
+      config: of the experiment.
+      workdir: where artifacts are.
+      source: `sources.finder(config, workdir)`.
+    """
     section, sets = config.evaluate, range(config.recover.sets)
     compared = dict.fromkeys((*section.against, arms.ours(config)))
+
+    def entry(arm, ipc, seed):
+        teacher, seen = source(arm, ipc)
+        found = recover.make(config, workdir, teacher, seen, arm, ipc, seed)
+        return Entry(found, teacher, seed)
+
     for ipc, arm, seed in itertools.product(config.recover.ipc, compared, sets):
-        yield Entry(recover.make(config, workdir, teacher, seen, arm, ipc, seed), seed)
-    known = set(config.recover.ipc)
+        yield entry(arm, ipc, seed)
+    (main, _), known = source(), set(config.recover.ipc)
     for path in dict.fromkeys(section.sets):
-        taken = imported(path, teacher.train.info)
+        taken = imported(path, main.train.info)
         ipc = taken.record["ipc"]
-        yield from (Entry(taken, seed) for seed in sets)
+        yield from (Entry(taken, main, seed) for seed in sets)
         if ipc not in known:  # baselines beside it all the same, once
             known.add(ipc)
             for arm, seed in itertools.product(compared, sets):
                 if "/" not in arm:
-                    found = recover.make(config, workdir, teacher, seen, arm, ipc, seed)
-                    yield Entry(found, seed)
+                    yield entry(arm, ipc, seed)
     if section.whole_epochs:
-        whole = _whole(teacher)
-        yield from (Entry(whole, seed, section.whole_epochs) for seed in sets)
+        whole = _whole(main)
+        yield from (Entry(whole, main, seed, section.whole_epochs) for seed in sets)
 
 
-def equal_bytes(config, workdir, teacher, seen, entry, labels, recipe) -> Entry | None:
+def equal_bytes(config, workdir, source, entry, labels, recipe) -> Entry | None:
     """Random real images with hard labels, in the bytes of a set with its labels.
 
     Args:
       config: of the experiment.
       workdir: where artifacts are.
-      teacher: teachers.Teacher.
-      seen: stats.Stats.
+      source: `sources.finder(config, workdir)`.
       entry: one of ours.
       labels: the kind of labels whose bytes are spent.
       recipe: student.Recipe, of which "stored" labels take their number.
@@ -81,15 +92,16 @@ def equal_bytes(config, workdir, teacher, seen, entry, labels, recipe) -> Entry 
     """
     if labels == "hard" or not config.evaluate.whole_epochs:
         return None
-    info, ours = teacher.train.info, entry.distilled
+    teacher, ours = entry.teacher, entry.distilled
+    info, counts = teacher.train.info, stats.class_counts(teacher.train)
     needed = ours.record["image_bytes"] + sum(
         relabel.sizes(labels, recipe, teacher, ours)
     )
-    ipc = affordable(needed, info, stats.class_counts(teacher.train))
-    found = recover.make(config, workdir, teacher, seen, "random", ipc, entry.seed)
+    ipc = affordable(needed, info, counts)
+    found = recover.make(config, workdir, *source(), "random", ipc, entry.seed)
     record = {**found.record, "arm": EQUAL, "ipc": ours.record["ipc"]}
     return Entry(
-        found._replace(record=record), entry.seed, config.evaluate.whole_epochs
+        found._replace(record=record), teacher, entry.seed, config.evaluate.whole_epochs
     )
 
 

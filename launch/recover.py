@@ -37,7 +37,7 @@ from launch import (
     report,
     resume,
     shares,
-    squeeze,
+    sources,
     stats,
 )
 
@@ -53,10 +53,9 @@ class Distilled(NamedTuple):
 def run(config, workdir) -> list[Distilled]:
     """The distilled sets of a config: one for each ipc and seed."""
     arms.check(config)
-    teacher = squeeze.run(config, workdir)
-    seen = stats.collect(config, workdir, teacher)
+    source, ours = sources.finder(config, workdir), arms.ours(config)
     return [
-        make(config, workdir, teacher, seen, arms.ours(config), ipc, seed)
+        make(config, workdir, *source(ours, ipc), ours, ipc, seed)
         for ipc in config.recover.ipc
         for seed in range(config.recover.sets)
     ]

@@ -19,7 +19,7 @@ from launch import (
     progress,
     recover,
     shares,
-    squeeze,
+    sources,
     students,
 )
 
@@ -44,10 +44,11 @@ class Sizes(NamedTuple):
 def run(config, workdir) -> None:
     """The soft labels of every distilled set of the config."""
     arms.check(config)
-    teacher = squeeze.run(config, workdir)
-    info, model = teacher.train.info, config.evaluate.models[0]
+    source, model = sources.finder(config, workdir), config.evaluate.models[0]
     for distilled in recover.run(config, workdir):
         count, seed = len(distilled.images.labels), distilled.record["seed"]
+        teacher, _ = source(arms.ours(config), distilled.record["ipc"])
+        info = teacher.train.info
         for name in config.evaluate.recipes:
             recipe = students.recipe(config, name, model, count, info)
             for labels in config.evaluate.labels:

@@ -39,7 +39,7 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
       "sets", "stages"}, plain values.
     """
     once = shared(config, teacher)
-    used = {teacher.hash, *(row["images"] for row in students)}
+    used = {teacher.hash, *(row[k] for row in students for k in ("images", "teacher"))}
     return {
         "version": 2,
         "name": config.name,

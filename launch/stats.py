@@ -12,7 +12,17 @@ import numpy as np
 
 from ddjax import checkpoint, parallel, stats
 from ddjax.types import Barycenter, ClassStats, Moments
-from launch import arms, atoms, meter, program, progress, shares, squeeze, teachers
+from launch import (
+    arms,
+    atoms,
+    meter,
+    program,
+    progress,
+    shares,
+    squeeze,
+    teachers,
+    variants,
+)
 
 _CLASSES = 10  # of a part, while the data is looked at
 _ATOM_PARTS = 100  # of a set's barycenters, at most: each starts its threads anew
@@ -29,9 +39,10 @@ class Stats(NamedTuple):
 def run(config, workdir) -> None:
     """Everything that the config's distilled sets will need."""
     arms.check(config)
-    teacher = squeeze.run(config, workdir)
-    seen = collect(config, workdir, teacher)
     for ipc in config.recover.ipc:
+        theirs = variants.config_of(config, arms.ours(config), ipc)
+        teacher = squeeze.run(theirs, workdir)
+        seen = collect(theirs, workdir, teacher)
         for seed in range(config.recover.sets):
             barycenters(config, workdir, teacher, seen, ipc, seed)
 

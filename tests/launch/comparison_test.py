@@ -25,7 +25,7 @@ def test_baselines_beside_two_imported_sets_are_made_once(monkeypatch):
     train = types.SimpleNamespace(info=None)
     teacher = types.SimpleNamespace(train=train)
     monkeypatch.setattr(comparison, "_whole", lambda teacher: made(*[None] * 7))
-    entries = list(comparison.entries(config, "", teacher, None))
+    entries = list(comparison.entries(config, "", lambda *_: (teacher, None)))
     found = [(e.distilled.hash, e.seed) for e in entries]
     assert len(set(found)) == len(found)
     assert {"one", "two", "random 7 0"} <= {name for name, _ in found}

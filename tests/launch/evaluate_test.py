@@ -8,7 +8,7 @@ import pytest
 
 from configs import default
 from ddjax import checkpoint, recipes
-from launch import evaluate, inputs, students
+from launch import cells, evaluate, inputs, students
 
 RECIPES = ("wmdd", "wmdd+plain", "edc")
 
@@ -40,7 +40,7 @@ def workdir(config, tmp_path_factory):
         return [network.init(key) for key in keys]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.student, "train", untrained)
+        patch.setattr(cells.student, "train", untrained)
         evaluate.run(config, workdir)
     return workdir
 
@@ -99,13 +99,13 @@ def test_recipes_of_the_same_views_share_their_labels(workdir):
 def test_training_never_reads_the_test_images(config, tmp_path, monkeypatch):
     """Another test split, the same students: only their score may differ."""
     load, trained = inputs.load_data, []
-    train = evaluate.student.train
+    train = cells.student.train
 
     def watch(*arguments, **options):
         trained.append(jax.device_get(train(*arguments, **options)))
         return trained[-1]
 
-    monkeypatch.setattr(evaluate.student, "train", watch)
+    monkeypatch.setattr(cells.student, "train", watch)
     few = config.copy_and_resolve_references()
     with few.unlocked():
         few.evaluate.update(labels=("stored",), recipes=("edc",))

@@ -6,7 +6,7 @@ import pytest
 
 from configs import default
 from ddjax import metrics
-from launch import comparison, evaluate, inputs, rates, report
+from launch import cells, comparison, evaluate, inputs, rates, report
 
 
 def quick(**changes):
@@ -44,7 +44,7 @@ def test_students_do_not_depend_on_the_test_images(tmp_path, monkeypatch):
 def test_a_student_is_scored_once_after_its_last_step(tmp_path, monkeypatch):
     evaluate.run(quick(), tmp_path)  # so that the teacher is there
     steps, scored = [], []
-    train, score = evaluate.student.train, metrics.accuracy
+    train, score = cells.student.train, metrics.accuracy
 
     def watched(*arguments, observe, **options):
         def note(done, state, values):
@@ -58,7 +58,7 @@ def test_a_student_is_scored_once_after_its_last_step(tmp_path, monkeypatch):
         # A student that was better before: the score must still be the last one's.
         return 0.9 if len(scored) == 1 else score(apply_fn, variables, images, labels)
 
-    monkeypatch.setattr(evaluate.student, "train", watched)
+    monkeypatch.setattr(cells.student, "train", watched)
     monkeypatch.setattr(metrics, "accuracy", counted)
     config = quick(against=("random", "herding"))
     found = evaluate.run(config, tmp_path)

@@ -1,0 +1,185 @@
+"""Attacks the students of a comparison: what is left of their accuracy.
+
+Makes <workdir>/attack/<student>-<attack>-<radius>-<hash>/: which images the student
+gets right, and which it still gets right under the attack. Each attack starts from all
+images; the worst case counts an image as lost that any of them has changed.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from ddjax import attacks, checkpoint, metrics, parallel
+from launch import inputs, meter, program, progress, report
+
+WORST = "worst"
+_IDENTITY = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
+
+
+def check(config) -> None:
+    """Refuses attacks that cannot be made, before any time is spent.
+
+    Raises:
+      ValueError: an unknown attack, or one that needs more classes; bad radii.
+    """
+    section = config.evaluate
+    if not section.attacks:
+        return
+    radii = section.radii
+    if not radii or min(radii) <= 0 or max(radii) > 255:
+        raise ValueError(
+            f"evaluate.radii are {tuple(radii)}; expected numbers above 0, in 1/255 of "
+            "the range of pixels, such as (1, 2, 4)."
+        )
+    train, _ = inputs.load_data(config)
+    for name, radius in asked(config):
+        attacks.named(name, radius / 255, train.info.num_classes)
+
+
+def asked(config) -> list[tuple[str, float]]:
+    """(attack, radius in 1/255) of a config; what has no radius is there once, as 0."""
+    found = []
+    for name in config.evaluate.attacks:
+        bounded = name not in attacks.UNBOUNDED
+        found += [(name, r) for r in (config.evaluate.radii if bounded else (0.0,))]
+    return found
+
+
+def measure(config, workdir, cells: list) -> dict:
+    """Attacks all students; what was done is not done again.
+
+    Args:
+      config: of the experiment.
+      workdir: where artifacts are.
+      cells: cells.Cell, trained, with the students' variables kept.
+
+    Returns:
+      {"attacks", "alarms"}, as `report` reads them: a row for each student, attack and
+      radius, and sentences on what looks wrong.
+    """
+    pairs = asked(config)
+    if not pairs:
+        return {}
+    found = {
+        (i, k): _stages(config, workdir, cell, *pair)
+        for i, cell in enumerate(cells)
+        for k, pair in enumerate(pairs)
+    }
+    missing = [
+        key for key, stages in found.items() if not all(s.complete for s in stages)
+    ]
+    own = parallel.share(missing)
+    with parallel.alone(), progress.bar("attacks", len(own), unit="attack") as bar:
+        for i, k in own:
+            bar.set_description(f"attacks: {found[i, k][0].folder.name[:-13]}")
+            _attack(config, cells[i], found[i, k], *pairs[k])
+            bar.update()
+    parallel.gather("attacks")
+    rows = []
+    for i, cell in enumerate(cells):
+        rows += _rows(config, cell, [found[i, k] for k in range(len(pairs))], pairs)
+    return {"attacks": rows, "alarms": alarms(rows)}
+
+
+def images_of(config, test) -> tuple[np.ndarray, np.ndarray]:
+    """The test images that are attacked, spread evenly over the classes."""
+    count = min(config.evaluate.attack_images or len(test.labels), len(test.labels))
+    rows = np.linspace(0, len(test.labels) - 1, count).round().astype(int)
+    return test.images[rows], np.asarray(test.labels)[rows]
+
+
+def _stages(config, workdir, cell, name, radius) -> list[checkpoint.Stage]:
+    """Where the masks of each student of a cell are kept."""
+    found = []
+    for weights in cell.weights:
+        made_from = {
+            "version": 1,
+            "student": weights.hash,
+            "attack": name,
+            "radius": radius,
+            "images": config.evaluate.attack_images,
+            "seed": config.seed,
+        }
+        title = f"{weights.folder.name[:-13]}-{name}-{radius:g}"
+        found.append(checkpoint.Stage(workdir, "attack", title, made_from))
+    return found
+
+
+def _attack(config, cell, stages, name, radius) -> None:
+    """One attack on the students of a cell, side by side."""
+    info = cell.teacher.train.info
+    suite = attacks.named(name, radius / 255, info.num_classes)
+    images, labels = images_of(config, cell.teacher.test)
+    students = [_variables(cell, weights) for weights in cell.weights]
+    for student in students:
+        attacks.check(cell.network.apply, student, images[:64], info.num_classes, suite)
+    with meter.watch() as cost:
+        outcomes = attacks.run(
+            suite,
+            cell.network.apply,
+            students,
+            images,
+            labels,
+            program.key(config, "attack"),
+            batch_size=config.evaluate.attack_batch,
+        )
+    cost = cost.record()
+    for stage, outcome in zip(stages, outcomes):
+        record = {"stages": list(outcome.stages), **cost}
+        stage.finish({"clean": outcome.clean, "robust": outcome.robust}, record)
+
+
+def _variables(cell, weights):
+    shapes = jax.eval_shape(cell.network.init, jax.random.key(0))
+    return checkpoint.unflatten(weights.load(), shapes)
+
+
+def _rows(config, cell, stages, pairs) -> list[dict]:
+    """What is left of each student, attack by attack and in the worst case."""
+    del config
+    rows = []
+    for which, student in enumerate(cell.records()):
+        masks: dict = {}
+        for (name, radius), places in zip(pairs, stages):
+            found = places[which].load()
+            row = {
+                **{field: student[field] for field in _IDENTITY},
+                "attack": name,
+                "eps": radius or None,
+                "norm": "l2" if name.endswith("_l2") or not radius else "linf",
+                "clean": float(found["clean"].mean()),
+                "robust": float(found["robust"].mean()),
+                "num_images": len(found["clean"]),
+            }
+            rows.append(row)
+            if radius and row["norm"] == "linf":
+                masks.setdefault(radius, []).append((row, found["robust"]))
+        for radius, known in masks.items():
+            left = functools.reduce(np.logical_and, (mask for _, mask in known))
+            worst = {"attack": WORST, "robust": float(left.mean())}
+            rows.append({**known[0][0], **worst})
+    return rows
+
+
+def alarms(rows: list[dict]) -> list[str]:
+    """What looks like masked gradients, in sentences, from the means over students."""
+    by = ("arm", "ipc", "labels", "recipe", "model")
+    groups: dict = {}
+    for row in rows:
+        if row["norm"] == "linf" and row["attack"] != WORST:
+            groups.setdefault(tuple(row[field] for field in by), []).append(row)
+    found = []
+    for (arm, ipc, labels, recipe, model), mine in groups.items():
+        results: dict = {}
+        for row in mine:
+            cell = results.setdefault(row["attack"], {})
+            cell.setdefault(row["eps"], []).append(row["robust"])
+        results = {
+            name: {eps: metrics.mean_and_std(x)[0] for eps, x in cell.items()}
+            for name, cell in results.items()
+        }
+        clean = float(np.mean([row["clean"] for row in mine]))
+        where = f"{report.title(arm)}, IPC {ipc}, {labels} labels, {recipe}, {model}"
+        found += [f"{where}: {told}" for told in attacks.alarms(clean, results)]
+    return found
