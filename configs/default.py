@@ -63,6 +63,23 @@ def base():
     config.squeeze.epochs = 50
     config.squeeze.crop_scale = (0.5, 1.0)  # share of the area; (1, 1) for no crop
     config.squeeze.flip = False  # a mirrored digit is another sign
+    # A penalty on the curvature of the teacher's loss around the images, as GUARD has
+    # it, added to the loss: see ddjax/losses/curvature.py.
+    config.squeeze.curvature = {
+        "form": "loss_difference",  # or "gradient_difference", "hessian_norm", ...
+        "weight": 0.0,  # 0 for none
+        "h": 3.0,  # length of the step
+        "direction": "gradient",  # or "sign", of the gradient
+        "units": "model",  # of h: "pixels" of [0, 1], or these divided by their std;
+        # "model_rms", "pixels_rms": h is for one component, whatever their number
+        "literal": False,  # the released code's 1e-7 and its mean over the batch
+    }
+    # Training on the images of a PGD attack in place of the images (Madry et al.).
+    config.squeeze.adversarial = {
+        "eps": 0.0,  # largest change, in pixels of [0, 1]; 0 for none
+        "num_steps": 3,
+        "step_size": config_dict.placeholder(float),  # none: 2.5 eps / num_steps
+    }
 
     # Other teachers, by a name of one's own: what differs from config.squeeze. An arm
     # "sre2l+NAME/noise" inverts that teacher, and its students learn from it.

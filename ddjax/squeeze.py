@@ -1,4 +1,8 @@
-"""Squeeze: train the teacher, or what the field calls the squeezed model."""
+"""Squeeze: train the teacher, or what the field calls the squeezed model.
+
+A teacher is made robust by a penalty on the curvature of its loss (GUARD), or by
+training on adversarial images; what is distilled from it is to inherit that.
+"""
 
 import functools
 from typing import NamedTuple
@@ -7,10 +11,42 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import losses, optimizers, parallel, training
+from ddjax.attacks import base as attacks
 from ddjax.data import augment, batches
 from ddjax.models import Network
 
-__all__ = ["Recipe", "init", "make_step", "make_streamed_step", "num_steps"]
+__all__ = [
+    "Adversarial",
+    "Recipe",
+    "adversarial_images",
+    "init",
+    "make_step",
+    "make_streamed_step",
+    "num_steps",
+]
+
+
+class Adversarial(NamedTuple):
+    """Training on the images of a PGD attack; a radius of 0 leaves it out."""
+
+    eps: float = 0.0  # L-inf radius, in pixels of [0, 1]
+    num_steps: int = 3  # each costs about two thirds of a plain step
+    step_size: float | None = None  # None: 2.5 eps / num_steps, Madry et al.'s
+
+    @property
+    def acts(self) -> bool:
+        """Whether images are attacked."""
+        return self.eps != 0
+
+    def check(self) -> None:
+        """ValueError for what cannot be."""
+        step = self.step_size
+        if self.eps < 0 or self.num_steps < 1 or (step is not None and step <= 0):
+            raise ValueError(
+                f"adversarial training has eps {self.eps}, num_steps {self.num_steps} "
+                f"and step_size {step}; it needs eps of 0 or more, in pixels of [0, 1], "
+                "1 step or more, and a step_size above 0, or None."
+            )
 
 
 class Recipe(NamedTuple):
@@ -24,6 +60,8 @@ class Recipe(NamedTuple):
     epochs: int = 50
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the area; (1, 1) for none
     flip: bool = True
+    curvature: losses.Curvature = losses.Curvature()
+    adversarial: Adversarial = Adversarial()
 
 
 def num_steps(recipe: Recipe, num_examples: int) -> int:
@@ -41,7 +79,8 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
     """One step of training on images in memory, for `loop.run`.
 
     Cross entropy on randomly cropped and flipped images, learning rate by cosine from
-    epoch to epoch.
+    epoch to epoch. A penalty on curvature is taken on the same images, with the running
+    statistics of BatchNorm as they were before the step.
 
     Args:
       network: the teacher.
@@ -50,10 +89,11 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
 
     Returns:
       `step(state, index, (images [N, H, W, ch] uint8, labels [N]), key)`
-      `-> (state, {"loss"})`.
+      `-> (state, {"loss"})`; with a penalty also "cross_entropy" and "curvature", the
+      terms as they are summed.
 
     Raises:
-      ValueError: unknown optimiser.
+      ValueError: unknown optimiser; see `Curvature.check` and `Adversarial.check`.
     """
     learn = _learner(network, recipe, num_examples)
 
@@ -84,10 +124,10 @@ def make_streamed_step(network: Network, recipe: Recipe, num_examples: int):
 
     Returns:
       `step(state, index, (), (key, (images [B, H, W, ch] uint8, labels [B])))`
-      `-> (state, {"loss"})`.
+      `-> (state, {"loss"})`, or the terms too, as `make_step` has them.
 
     Raises:
-      ValueError: unknown optimiser.
+      ValueError: see `make_step`.
     """
     learn = _learner(network, recipe, num_examples)
 
@@ -100,22 +140,91 @@ def make_streamed_step(network: Network, recipe: Recipe, num_examples: int):
     return step
 
 
-def _learner(network: Network, recipe: Recipe, num_examples: int):
-    """`(state, key, images [B, H, W, ch], labels [B]) -> (state, {"loss"})`."""
-    optimizer = _optimizer(recipe, num_examples)
+def adversarial_images(
+    key: jax.Array,
+    logits_fn,
+    images: jax.Array,
+    labels: jax.Array,
+    options: Adversarial,
+) -> jax.Array:
+    """Images that the network finds hard, within eps of the given ones and in [0, 1].
 
-    def learn(state, key_flip, images, labels):
+    Ascends the cross entropy by the sign of its gradient, from a random point of the
+    ball. The network should have the running statistics of BatchNorm, as it will when
+    it is attacked: then images do not help each other, and making them leaves no trace
+    in the statistics. Training on them uses the statistics of the batch.
+
+    Args:
+      key: consumed.
+      logits_fn: `images -> logits [B, C]`.
+      images: [B, H, W, ch] in [0, 1].
+      labels: [B] integers.
+      options: numbers only.
+
+    Returns:
+      [B, H, W, ch]; not differentiated.
+
+    Reference: A. Madry, A. Makelov, L. Schmidt, D. Tsipras and A. Vladu, "Towards Deep
+      Learning Models Resistant to Adversarial Attacks", ICLR 2018,
+      https://arxiv.org/abs/1706.06083. (GUARD's code clamps *normalised* images to
+      [0, 1] in the adversarial training that it is compared with.)
+    """
+    eps, step = options.eps, options.step_size
+    step = 2.5 * eps / options.num_steps if step is None else step
+
+    def within(moved):
+        return attacks.project(moved, images, eps, "linf")
+
+    noise = jax.random.uniform(key, images.shape, images.dtype, -eps, eps)
+    attacked = within(images + noise)
+    for _ in range(options.num_steps):  # not scanned: few, and slow so on a CPU
+        gradient = losses.input_gradient(logits_fn, attacked, labels)
+        attacked = within(attacked + step * jnp.sign(gradient))
+    return jax.lax.stop_gradient(attacked)
+
+
+def _learner(network: Network, recipe: Recipe, num_examples: int):
+    """`(state, key, images [B, H, W, ch], labels [B]) -> (state, metrics)`."""
+    optimizer = _optimizer(recipe, num_examples)
+    recipe.curvature.check()
+    recipe.adversarial.check()
+
+    def learn(state, key, images, labels):
+        if recipe.adversarial.acts:
+            key, key_attack = jax.random.split(key)
         if recipe.flip:
-            images = augment.random_flip(key_flip, images, shared=False)
+            images = augment.random_flip(key, images, shared=False)
+        seen = images
+        if recipe.adversarial.acts:
+            frozen = _frozen(network, training.variables(state))
+            seen = adversarial_images(
+                key_attack, frozen, images, labels, recipe.adversarial
+            )
 
         def loss(variables):
-            logits, batch_stats = network.apply_train(variables, images)
+            logits, batch_stats = network.apply_train(variables, seen)
             return losses.cross_entropy(logits, labels), batch_stats
 
+        def terms(variables):
+            cross_entropy, batch_stats = loss(variables)
+            frozen = _frozen(network, variables)
+            curved = losses.curvature(
+                frozen, images, labels, recipe.curvature, network.std
+            )
+            weighted = recipe.curvature.weight * curved
+            return {"cross_entropy": cross_entropy, "curvature": weighted}, batch_stats
+
+        if recipe.curvature.acts:
+            return training.update_terms(state, terms, optimizer)
         state, value = training.update(state, loss, optimizer)
         return state, {"loss": value}
 
     return learn
+
+
+def _frozen(network: Network, variables):
+    """`images -> logits` with the running statistics."""
+    return lambda images: network.apply(variables, images)[0]
 
 
 def _optimizer(recipe: Recipe, num_examples: int):

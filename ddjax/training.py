@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-__all__ = ["TrainState", "init", "update", "variables"]
+__all__ = ["TrainState", "init", "update", "update_terms", "variables"]
 
 
 class TrainState(NamedTuple):
@@ -38,6 +38,27 @@ def update(state: TrainState, loss, optimizer) -> tuple[TrainState, jax.Array]:
     (value, batch_stats), gradient = jax.value_and_grad(of_params, has_aux=True)(
         state.params
     )
+    return _moved(state, gradient, batch_stats, optimizer), value
+
+
+def update_terms(state: TrainState, loss, optimizer) -> tuple[TrainState, dict]:
+    """The same on the sum of `loss(variables) -> (dict of scalars, batch_stats)`.
+
+    Returns:
+      The state, and {"loss"} with the terms.
+    """
+
+    def of_params(params):
+        terms, batch_stats = loss({"params": params, "batch_stats": state.batch_stats})
+        return sum(terms.values()), (terms, batch_stats)
+
+    gradient_of = jax.value_and_grad(of_params, has_aux=True)
+    (value, (terms, batch_stats)), gradient = gradient_of(state.params)
+    state = _moved(state, gradient, batch_stats, optimizer)
+    return state, {"loss": value, **terms}
+
+
+def _moved(state, gradient, batch_stats, optimizer) -> TrainState:
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(params, batch_stats, opt_state), value
+    return TrainState(params, batch_stats, opt_state)

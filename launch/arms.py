@@ -13,11 +13,13 @@ import jax.numpy as jnp
 
 from ddjax import (
     data,
+    losses,
     methods,
     optimizers,
     patches,
     recover,
     selection,
+    squeeze,
     stats,
     student,
 )
@@ -67,6 +69,8 @@ def check_with(config, info, counts, streamed: bool) -> None:
                 patches.check(ipc, info, counts)
     _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
     _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))
+    losses.Curvature(**config.squeeze.curvature).check()
+    squeeze.Adversarial(**config.squeeze.adversarial).check()
     atoms.options(config.stats)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import jax
 from absl import logging
 
-from ddjax import checkpoint, data, loop, parallel, squeeze, training
+from ddjax import checkpoint, data, loop, losses, parallel, squeeze, training
 from launch import inputs, meter, program, progress, teachers
 from launch.teachers import Teacher
 
@@ -24,7 +24,7 @@ def run(config, workdir) -> Teacher:
         return teachers.restore(config, workdir, network, train, test)
     made_from = {
         "version": 2,
-        "config": config.squeeze.to_dict(),
+        "config": _identity(config),
         "seed": config.seed,
         "data": data.fingerprint(train),
         "pixels": (train.info.mean, train.info.std),
@@ -41,7 +41,18 @@ def run(config, workdir) -> Teacher:
 def recipe_of(config) -> squeeze.Recipe:
     """How the config trains its teacher."""
     options = config.squeeze.to_dict()
+    options["curvature"] = losses.Curvature(**options["curvature"])
+    options["adversarial"] = squeeze.Adversarial(**options["adversarial"])
     return squeeze.Recipe(**{k: options[k] for k in squeeze.Recipe._fields})
+
+
+def _identity(config) -> dict:
+    """The section of the config, without what does not act: its teachers are the same."""
+    section, recipe = config.squeeze.to_dict(), recipe_of(config)
+    for name in ("curvature", "adversarial"):
+        if not getattr(recipe, name).acts:
+            del section[name]
+    return section
 
 
 def _train(config, stage, network, train, test):

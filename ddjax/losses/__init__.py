@@ -1,6 +1,18 @@
 """Losses: arrays to a scalar. No model, no state, no loop."""
 
 from ddjax.losses.batchnorm import batch_norm, class_batch_norm, group_moments
+from ddjax.losses.curvature import (
+    CURVATURES,
+    Curvature,
+    curvature,
+    direction,
+    gauss_newton,
+    gradient_difference,
+    gradient_norm,
+    hessian_norm,
+    input_gradient,
+    loss_difference,
+)
 from ddjax.losses.features import barycenter_distance, mean_distance
 from ddjax.losses.labels import (
     cross_entropy,
@@ -11,11 +23,21 @@ from ddjax.losses.labels import (
 from ddjax.losses.priors import total_variation
 
 __all__ = [
+    "CURVATURES",
+    "Curvature",
     "barycenter_distance",
     "batch_norm",
     "class_batch_norm",
     "cross_entropy",
+    "curvature",
+    "direction",
+    "gauss_newton",
+    "gradient_difference",
+    "gradient_norm",
     "group_moments",
+    "hessian_norm",
+    "input_gradient",
+    "loss_difference",
     "mean_distance",
     "mixed_logits",
     "soft_label_distance",

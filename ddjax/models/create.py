@@ -55,11 +55,13 @@ class Network(NamedTuple):
         those with InstanceNorm report neither.
       apply_train: `(variables, images) -> (logits, batch_stats)`: BatchNorm uses the
         statistics of the batch and returns the updated running ones.
+      std: of each channel, what pixels are divided by within.
     """
 
     init: Callable
     apply: Callable
     apply_train: Callable
+    std: tuple[float, ...] = (1.0,)
 
 
 def create(
@@ -127,4 +129,4 @@ def create(
         )
         return logits, updated.get("batch_stats", {})
 
-    return Network(init, apply, apply_train)
+    return Network(init, apply, apply_train, tuple(std))
