@@ -12,7 +12,7 @@ LAYERS = [
     | {"optimizers", "selection"},
     {"methods", "loop", "training", "attacks"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
-    | {"patches", "quality", "tables", "export"},
+    | {"patches", "quality", "tables", "export", "landscape"},
     {"pipeline", "page"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

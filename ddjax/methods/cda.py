@@ -24,6 +24,9 @@ def method(
     milestone: float = 1.0,
     bn_weight: float = 0.01,
     first_bn_weight: float = 10.0,
+    curvature_weight: float = 0.0,
+    curvature_form: str = "loss_difference",
+    curvature_h: float = 0.7,
 ) -> base.Method:
     """SRe2L with the lower bound of the crop's area following `lowest_scale`.
 
@@ -35,6 +38,12 @@ def method(
       milestone: share of the run that the descent takes; 1 in the paper.
       bn_weight: see `sre2l.method`; 0.01 on ImageNet-1K, 0.05 on Tiny-ImageNet.
       first_bn_weight: see `sre2l.method`.
+      curvature_weight: see `base.with_curvature`, as for the others.
+      curvature_form: which.
+      curvature_h: length of its step.
+
+    Raises:
+      ValueError: see `losses.Curvature.check`.
     """
 
     def lowest(count):
@@ -46,6 +55,9 @@ def method(
         augment=augment._replace(lowest=lowest),
         bn_weight=bn_weight,
         first_bn_weight=first_bn_weight,
+        curvature_weight=curvature_weight,
+        curvature_form=curvature_form,
+        curvature_h=curvature_h,
     )
 
 

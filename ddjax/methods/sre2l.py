@@ -22,6 +22,9 @@ def method(
     augment: Callable = base.VIEW,
     bn_weight: float = 0.01,
     first_bn_weight: float = 10.0,
+    curvature_weight: float = 0.0,
+    curvature_form: str = "loss_difference",
+    curvature_h: float = 0.7,
 ) -> base.Method:
     """Cross entropy plus the distance to the teacher's running statistics.
 
@@ -33,6 +36,12 @@ def method(
       augment: `(key, images, count) -> images`.
       bn_weight: 0.01 on ImageNet-1K and CIFAR-100, 1 on Tiny-ImageNet.
       first_bn_weight: s_0; the other layers count once.
+      curvature_weight: of one more term; see `base.with_curvature`, as for the others.
+      curvature_form: which.
+      curvature_h: length of its step.
+
+    Raises:
+      ValueError: see `losses.Curvature.check`.
     """
 
     def loss(images, context, targets):
@@ -45,5 +54,8 @@ def method(
             "batch_norm": bn_weight * bn,
         }
 
+    loss = base.with_curvature(
+        loss, apply_fn, curvature_weight, curvature_form, curvature_h
+    )
     requires = ("teacher", "running")
     return base.from_loss(loss, optimizer, augment=augment, requires=requires)

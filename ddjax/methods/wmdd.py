@@ -26,6 +26,9 @@ def method(
     per_class: bool = True,
     match: str = "atoms",
     squared: bool = False,
+    curvature_weight: float = 0.0,
+    curvature_form: str = "loss_difference",
+    curvature_h: float = 0.7,
 ) -> base.Method:
     """Features to their atoms, BatchNorm statistics to those of the class.
 
@@ -53,9 +56,12 @@ def method(
       match: "atoms", or "mean" for the ablation that matches only the mean feature of
         each class. (MMD in place of transport: another target, `ot.mmd_atoms`.)
       squared: the paper's form.
+      curvature_weight: of one more term; see `base.with_curvature`, as for the others.
+      curvature_form: which.
+      curvature_h: length of its step.
 
     Raises:
-      ValueError: unknown `match`.
+      ValueError: unknown `match`; see `losses.Curvature.check`.
     """
     if match not in ("atoms", "mean"):
         raise ValueError(f"unknown match {match!r}; known: atoms, mean.")
@@ -87,6 +93,9 @@ def method(
             terms["batch_norm"] = bn_weight * statistics(out, targets)
         return terms
 
+    loss = base.with_curvature(
+        loss, apply_fn, curvature_weight, curvature_form, curvature_h
+    )
     requires = ("teacher", "class_stats", "barycenter")
     requires += () if per_class else ("running",)
     return base.from_loss(loss, optimizer, augment=augment, requires=requires)
