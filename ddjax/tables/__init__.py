@@ -9,19 +9,41 @@ them apart. Scores of different recipes or models are never put into one table.
 from ddjax.tables.forms import csv_table, latex_table, markdown_table
 from ddjax.tables.groups import LABELS, series, split, summarise
 from ddjax.tables.results import long, quality, results, scores_table
+from ddjax.tables.robust import (
+    NORMS,
+    WORST,
+    attack_names,
+    attack_title,
+    landscapes,
+    radius,
+    robust,
+    robust_long,
+    robust_series,
+    robustness,
+)
 from ddjax.tables.scores import RANDOM, WHOLE, difference, scores
 
 __all__ = [
     "LABELS",
+    "NORMS",
     "RANDOM",
     "WHOLE",
+    "WORST",
+    "attack_names",
+    "attack_title",
     "csv_table",
     "difference",
+    "landscapes",
     "latex_table",
     "long",
     "markdown_table",
     "quality",
+    "radius",
     "results",
+    "robust",
+    "robust_long",
+    "robust_series",
+    "robustness",
     "scores",
     "scores_table",
     "series",

@@ -16,30 +16,34 @@ __all__ = [
 LABELS = ("hard", "single", "stored", "online")
 
 
-def split(students: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """The records of each (recipe, model), in order of appearance."""
-    found: dict[tuple[str, str], list] = {}
-    for row in students:
-        found.setdefault((row["recipe"], row["model"]), []).append(row)
+def split(records: list[dict], by=("recipe", "model")) -> dict[tuple, list[dict]]:
+    """The records of each value of some fields, in order of appearance."""
+    found: dict[tuple, list] = {}
+    for row in records:
+        found.setdefault(tuple(row.get(field) for field in by), []).append(row)
     return found
 
 
-def summarise(records: list[dict], by: tuple[str, ...]) -> list[dict]:
+def summarise(
+    records: list[dict], by: tuple[str, ...], value: str = "top1"
+) -> list[dict]:
     """Groups records of single students and takes the mean and std of each group.
 
     Args:
-      records: with "top1" in [0, 1] and the fields in `by`.
+      records: with a number each, and the fields in `by`.
       by: the fields that make a group, in the order of the result.
+      value: the field of the number.
 
     Returns:
       One dict a group, in order of appearance: the fields, "mean", "std", "n".
     """
-    groups: dict[tuple, list] = {}
-    for row in records:
-        groups.setdefault(tuple(row[field] for field in by), []).append(row["top1"])
+    groups = {
+        key: metrics.mean_and_std([row[value] for row in rows])
+        for key, rows in split(records, by).items()
+    }
     return [
-        dict(zip((*by, "mean", "std", "n"), (*key, *metrics.mean_and_std(top1))))
-        for key, top1 in groups.items()
+        dict(zip((*by, "mean", "std", "n"), (*key, *numbers)))
+        for key, numbers in groups.items()
     ]
 
 

@@ -56,35 +56,39 @@ def _of(score, *parts):
     return None if None in parts else score(*parts)
 
 
-def difference(students: list[dict], first: str, second: str) -> list[dict]:
+def difference(
+    records: list[dict], first: str, second: str, value: str = "top1", by=()
+) -> list[dict]:
     """How much better students of one arm are than those of another.
 
     Students of one distilled set are not independent, so the standard error is that of
     the means of the sets (Welch).
 
     Args:
-      students: of any recipes and models.
+      records: of students of any recipes and models, or of attacks on them.
       first: an arm.
       second: another.
+      value: the field that is compared, in [0, 1].
+      by: further fields that must be equal.
 
     Returns:
-      One dict for each run, recipe, model, ipc and labels that both have: these, the
-      two means, their "difference" and its "error" (all in percent; the error is NaN
-      where an arm has one set).
+      One dict for each run, recipe, model, ipc, labels and `by` that both have: these,
+      the two means, their "difference" and its "error" (all in percent; the error is
+      NaN where an arm has one set).
 
     Raises:
       ValueError: an arm that the records do not have.
     """
-    known = sorted({row["arm"] for row in students})
+    known = sorted({row["arm"] for row in records})
     for arm in (first, second):
         if arm not in known:
             raise ValueError(f"no arm {arm!r}; the records have: {', '.join(known)}.")
-    by = ("run", "recipe", "model", "ipc", "labels")
+    by = ("run", "recipe", "model", "ipc", "labels", *by)
     cells: dict[tuple, dict] = {}
-    for row in students:
+    for row in records:
         cell = cells.setdefault(tuple(row.get(field) for field in by), {})
         sets = cell.setdefault(row["arm"], {})
-        sets.setdefault(row["set"], []).append(100 * row["top1"])
+        sets.setdefault(row["set"], []).append(100 * row[value])
     found = []
     for key, cell in cells.items():
         if first in cell and second in cell:
