@@ -10,6 +10,7 @@ from ddjax.tables.forms import csv_table, latex_table, markdown_table
 from ddjax.tables.groups import LABELS, series, split, summarise
 from ddjax.tables.results import long, quality, results, scores_table
 from ddjax.tables.robust import (
+    KIND,
     NORMS,
     WORST,
     attack_names,
@@ -24,6 +25,7 @@ from ddjax.tables.robust import (
 from ddjax.tables.scores import RANDOM, WHOLE, difference, scores
 
 __all__ = [
+    "KIND",
     "LABELS",
     "NORMS",
     "RANDOM",

@@ -15,6 +15,7 @@ from ddjax.tables.forms import named, percent
 from ddjax.tables.groups import at, places, split, summarise
 
 __all__ = [
+    "KIND",
     "NORMS",
     "WORST",
     "attack_names",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 NORMS, WORST = ("linf", "l2"), "worst"
+KIND = ("recipe", "model", "labels")  # of students in one table
 _NAMES = {
     "apgd_ce": "APGD-CE",
     "apgd_dlr": "APGD-DLR",
