@@ -22,6 +22,7 @@ __all__ = [
     "attack_title",
     "landscapes",
     "radius",
+    "radius_order",
     "robust",
     "robust_long",
     "robust_series",
@@ -92,15 +93,15 @@ def robustness(attacks: list[dict]) -> list[dict]:
     found = []
     for place in places(attacks):
         radii = split(at(attacks, place), ("norm", "eps"))
-        for norm, eps in sorted(radii, key=_by_radius):
+        for norm, eps in sorted(radii, key=lambda place: radius_order(*place)):
             where = (*place, norm, eps)
             cell = dict(zip(("run", "ipc", "arm", "norm", "eps"), where))
             found.append(cell | _cell(radii[norm, eps]))
     return found
 
 
-def _by_radius(place) -> tuple:
-    norm, eps = place
+def radius_order(norm: str, eps: float | None) -> tuple:
+    """What radii are sorted by: L-inf first, and those without one last."""
     return NORMS.index(norm), math.inf if eps is None else eps
 
 
