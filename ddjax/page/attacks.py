@@ -41,20 +41,22 @@ def _blocks(attacks) -> list[dict]:
         rows = [_row(cell, names) for cell in cells]
         for column in zip(*(row["cells"] for row in rows)):
             _mark_best([cell for cell in column if cell])
-        blocks.append({"ipc": ipc, "radius": tables.radius(norm, eps), "rows": rows})
+        block = {"ipc": ipc, "radius": tables.radius(norm, eps), "rows": rows}
+        block["n"] = _range([cell["n"] for cell in cells])
+        block["num_images"] = _range([n for cell in cells for n in cell["num_images"]])
+        blocks.append(block)
     return blocks
+
+
+def _range(counts) -> str:
+    few, many = min(counts), max(counts)
+    return f"{few:,}" if few == many else f"{few:,} to {many:,}"
 
 
 def _row(cell, names) -> dict:
     """Clean, the attacks, and the share that the worst of them leaves."""
     groups = [cell["clean"], *map(cell["attacks"].get, names), cell["ratio"]]
-    few, many = cell["num_images"]
-    return {
-        "arm": cell["arm"],
-        "cells": [group and dict(group) for group in groups],
-        "n": cell["n"],
-        "num_images": f"{few:,}" if few == many else f"{few:,} to {many:,}",
-    }
+    return {"arm": cell["arm"], "cells": [group and dict(group) for group in groups]}
 
 
 def _mark_best(column) -> None:

@@ -31,6 +31,12 @@ class TestResults:
         arms = [[row["arm"] for row in block["rows"]] for block in result["blocks"]]
         assert arms == [["a"], ["b"], ["b"], ["a", "b"], ["a"]]
 
+    def test_students_and_images_of_each_block_are_told(self):
+        rows = [attack("a"), attack("a", student=1), attack("b", num_images=2000)]
+        (result,) = attacks.results(rows, ["a", "b"])
+        (block,) = result["blocks"]
+        assert (block["n"], block["num_images"]) == ("1 to 2", "500 to 2,000")
+
     def test_best_of_each_column(self):
         """Arm a is better clean, b under attack and by its share."""
         rows = [attack("a", clean=0.9, robust=0.3), attack("b", clean=0.6, robust=0.5)]

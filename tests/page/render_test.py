@@ -160,7 +160,8 @@ def test_attacked_students_have_a_table_and_a_plot(whole):
     """Robust is 25 of 50 percent; the alarms and the numbers of surfaces are told."""
     text = page.render(whole)
     section = text[text.index('id="attacks"') : text.index('id="images"')]
-    assert "IPC 1, 2/255" in section and "<th>PGD-100</th>" in section
+    assert "IPC 1, 2/255 <span" in section and "<th>PGD-100</th>" in section
+    assert "n = 1; images: 1,000<" in section
     assert [x for x in ("50.0", "37.5", "25.0") if f"<span>{x}</span>" in section] == [
         *("50.0", "37.5", "25.0"),
     ]
