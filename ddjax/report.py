@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-__all__ = ["accuracy", "curves", "grid"]
+__all__ = ["accuracy", "curves", "grid", "robust", "surfaces"]
 
 
 def grid(rows: list[tuple[str, np.ndarray]], per_row: int):
@@ -85,29 +85,55 @@ def accuracy(panels: dict[str, dict[str, list[tuple]]], title: str, xlabel: str)
     Returns:
       A matplotlib figure.
     """
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    figure, row = _panels(panels, title)
     drawn = [points for lines in panels.values() for points in lines.values()]
     sizes = sorted({x for points in drawn for x, _, _ in points if x})
-    figure = Figure(figsize=(4 * len(panels) + 2.5, 4), dpi=100, layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (labels, lines) in zip(row, panels.items()):
-        for name, points in lines.items():
-            _draw(axes, name, names.index(name), 100 * np.array(points, np.float64))
+    for axes, labels in zip(row, panels):
         axes.set(title=f"{labels} labels", xlabel=xlabel, xscale="log")
-        axes.grid(alpha=0.3)
     if sizes and sizes[-1] <= 1000:  # images per class: few, and rarely powers of ten
         row[0].set_xticks(sizes, [f"{x:g}" for x in sizes])
         for axes in row:
             axes.tick_params(which="minor", bottom=False)
     row[0].set_ylabel("top-1 of the last epoch, %")
+    return figure
+
+
+def robust(panels: dict[int, dict[str, list[tuple]]], title: str):
+    """What is left under attack, over its radius: a panel a size, a line an arm.
+
+    Args:
+      panels: {ipc: {name of an arm: [(eps in 1/255, mean, std)]}}, accuracies in
+        [0, 1]; std may be NaN. That without an attack is at 0; all images have ipc 0.
+      title: of the picture.
+
+    Returns:
+      A matplotlib figure.
+    """
+    figure, row = _panels(panels, title)
+    for axes, ipc in zip(row, panels):
+        name = f"{ipc} per class" if ipc else "all images"
+        axes.set(title=name, xlabel="radius of the attacks, 1/255", ylim=(0, None))
+    row[0].set_ylabel("top-1 in the worst case, %")
+    return figure
+
+
+def _panels(panels, title):
+    """(figure, axes) with the lines of each panel, and one legend beside them."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    figure = Figure(figsize=(4 * len(panels) + 2.5, 4), dpi=100, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, lines in zip(row, panels.values()):
+        for name, points in lines.items():
+            _draw(axes, name, names.index(name), 100 * np.array(points, np.float64))
+        axes.grid(alpha=0.3)
     marks = [h for axes in row for h in axes.get_legend_handles_labels()[0]]
     marks = {mark.get_label(): mark for mark in marks}
     marks = [marks[name] for name in names]
     figure.legend(marks, names, fontsize=8, loc="outside right center")
-    return figure
+    return figure, row
 
 
 def _draw(axes, name, index, points):
@@ -125,3 +151,36 @@ def _draw(axes, name, index, points):
         capsize=2,
         **style,
     )
+
+
+def surfaces(networks: list[tuple[str, dict, str]]):
+    """The loss around images, a panel for each network, all on the same scale.
+
+    Args:
+      networks: (name, surface, what is written under it). A surface has its "radius",
+        half its width in 1/255, and "loss" [g, g], along the gradient and along a
+        random direction.
+
+    Returns:
+      A matplotlib figure.
+    """
+    from matplotlib.figure import Figure
+
+    losses = [np.array(surface["loss"], np.float64) for _, surface, _ in networks]
+    low, high = min(map(np.min, losses)), max(map(np.max, losses))
+    count = len(networks)
+    figure = Figure(figsize=(4 * count + 0.5, 4.6), dpi=100)
+    for i, ((name, surface, words), loss) in enumerate(zip(networks, losses)):
+        axes = figure.add_subplot(1, count, i + 1, projection="3d")
+        steps = [surface["radius"] * np.linspace(-1, 1, n) for n in loss.shape]
+        x, y = np.meshgrid(*steps, indexing="ij")
+        axes.plot_surface(x, y, loss, cmap="viridis", vmin=low, vmax=high)
+        axes.set_zlim(low, high if high > low else low + 1)
+        axes.set_title(name, fontsize=11)
+        axes.set_xlabel("gradient, 1/255", fontsize=8)
+        axes.set_ylabel("random, 1/255", fontsize=8)
+        axes.set_zlabel("loss", fontsize=8)
+        axes.tick_params(labelsize=7)
+        figure.text((i + 0.5) / count, 0.02, words, fontsize=8, ha="center")
+    figure.subplots_adjust(left=0.02, right=0.95, bottom=0.2, top=0.92, wspace=0.12)
+    return figure

@@ -32,9 +32,9 @@ from launch import (
     arms,
     frames,
     meter,
+    pictures,
     program,
     progress,
-    report,
     resume,
     shares,
     sources,
@@ -109,7 +109,7 @@ def _make(config, workdir, teacher, seen, stage) -> DistilledSet | None:
     images, history = _run(job, stage, config.save_every_s)
     if images is not None:
         beside = _select(config, teacher, seen, "random", min(ipc, 10), 0)
-        report.draw(stage.folder, teacher.train.info, images, beside, history)
+        pictures.draw(stage.folder, teacher.train.info, images, beside, history)
     return images
 
 

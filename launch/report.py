@@ -16,27 +16,23 @@ import pathlib
 import numpy as np
 from absl import flags, logging
 
-from ddjax import checkpoint, methods, report, tables
-from launch import page, program
+from ddjax import checkpoint, tables
+from launch import page, pictures, program, titles
 
 VERSION = 2  # of the file of records
 _FILE = "records.json"
-_NAMES = {
-    "random": "random",
-    "herding": "herding",
-    "kcenter": "K-Center",
-    "kmeans": "k-means medoids",
-    "rded": "RDED patches",
-    "sre2l": "SRe2L",
-    "cda": "CDA",
-    "wmdd": "WMDD",
-}
-_STARTS = {"": "", "noise": ", from noise", "real": ", from real images"}
 _RUN = {"name": str, "config": dict, "environment": dict, "data": dict}
 _RUN |= {"students": list, "sets": list, "stages": list}
 _STUDENT = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "top1")
 _STUDENT += ("image_bytes", "label_bytes", "other_bytes", "images")
 _SET = ("arm", "ipc", "set")
+_LATER = ("attacks", "alarms", "landscapes")  # older files have none of these lists
+_ATTACK = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "attack")
+_ATTACK += ("eps", "norm", "clean", "robust", "num_images")
+_LANDSCAPE = ("name", "gradient_norm", "rayleigh", "top_eigenvalue", "cosine")
+_LANDSCAPE += ("surface",)
+_FIELDS = {"student": _STUDENT, "set": _SET}
+_FIELDS |= {"attack": _ATTACK, "landscape": _LANDSCAPE}
 
 
 def run(config, workdir) -> None:
@@ -89,30 +85,64 @@ def _check(found) -> None:
         if not isinstance(found.get(field), kind):
             told = f"{field!r} is missing, or is no {kind.__name__}"
             raise ValueError(told)  # noqa: TRY004  (of a file, not of a program)
-    for kind, fields in (("student", _STUDENT), ("set", _SET)):
-        for i, row in enumerate(found[f"{kind}s"]):
+    for field in _LATER:
+        if not isinstance(found.get(field, []), list):
+            raise ValueError(f"{field!r} is no list")  # noqa: TRY004
+    for kind, fields in _FIELDS.items():
+        for i, row in enumerate(found.get(f"{kind}s", [])):
             missing = [field for field in fields if field not in row]
             if missing:
                 raise ValueError(f"{kind} {i} has no {missing[0]!r}")
     for i, row in enumerate(found["students"]):
-        if row["labels"] not in tables.LABELS:
-            raise ValueError(f"student {i} has unknown labels {row['labels']!r}")
-        top1 = row["top1"]
-        if not isinstance(top1, (int, float)) or not 0 <= top1 <= 1:
-            raise ValueError(f"the top1 of student {i} is {top1!r}, no fraction")
+        _check_numbers(f"student {i}", row, "top1")
+    for i, row in enumerate(found.get("attacks", [])):
+        _check_numbers(f"attack {i}", row, "clean", "robust")
+        _check_radius(f"attack {i}", row)
+    for i, row in enumerate(found.get("landscapes", [])):
+        if not _is_surface(row["surface"]):
+            raise ValueError(f"the surface of landscape {i} is no table of numbers")
+
+
+def _check_numbers(what, row, *fractions) -> None:
+    if row["labels"] not in tables.LABELS:
+        raise ValueError(f"{what} has unknown labels {row['labels']!r}")
+    for field in fractions:
+        value = row[field]
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"the {field} of {what} is {value!r}, no fraction")
+
+
+def _check_radius(what, row) -> None:
+    norm, eps = row["norm"], row["eps"]
+    if norm not in tables.NORMS:
+        known = ", ".join(tables.NORMS)
+        raise ValueError(f"{what} has the unknown norm {norm!r}; known: {known}")
+    if eps is not None and not (isinstance(eps, (int, float)) and eps > 0):
+        raise ValueError(f"the eps of {what} is {eps!r}, no number above 0")
+
+
+def _is_surface(surface) -> bool:
+    try:
+        loss = np.asarray(surface["loss"], np.float64)
+        wide = float(surface["radius"]) > 0
+    except (KeyError, TypeError, ValueError):
+        return False
+    return wide and loss.ndim == 2 and loss.size > 0 and bool(np.isfinite(loss).all())
 
 
 def joined(paths) -> dict:
-    """The students and sets of several runs, with the name of the run in each."""
+    """The records of several runs, with the name of the run in each row."""
     runs = [records(path) for path in paths]
     names = [run["name"] for run in runs]
     if len(set(names)) < len(names):  # the same config in two work folders
         names = [str(path) for path in paths]
-    both = {"name": ", ".join(names), "students": [], "sets": []}
+    both = {"name": ", ".join(names), "alarms": []}
     for name, run in zip(names, runs):
-        for field in ("students", "sets"):
-            more = {"run": name} if len(runs) > 1 else {}
-            both[field] += [{**row, **more} for row in run[field]]
+        more, before = ({"run": name}, f"{name}: ") if len(runs) > 1 else ({}, "")
+        for field in ("students", "sets", "attacks", "landscapes"):
+            rows = [{**row, **more} for row in run.get(field, [])]
+            both[field] = both.get(field, []) + rows
+        both["alarms"] += [before + alarm for alarm in run.get("alarms", [])]
     return both
 
 
@@ -124,7 +154,9 @@ def write(workdir, run: dict) -> None:
 
     In <workdir>/report/: records.json, table.md (all tables), table.tex, table.csv,
     scores.csv and sets.csv, accuracy-<recipe>-<model>.png and bytes-... of each recipe
-    and model, grid.png, and index.html, the page that shows it all.
+    and model, grid.png, and index.html, the page that shows it all. Where students
+    were attacked also robust.csv and robust-<recipe>-<model>-<labels>.png; where loss
+    surfaces were measured, surfaces.png.
 
     Args:
       workdir: of the run.
@@ -145,12 +177,14 @@ def write(workdir, run: dict) -> None:
         "scores.csv": tables.csv_table(*tables.scores_table(students)),
         "sets.csv": tables.csv_table(*tables.quality(sets)),
     }
+    if run.get("attacks"):
+        texts["robust.csv"] = tables.csv_table(*tables.robust_long(run["attacks"]))
     for name, text in texts.items():
         data = text.encode()
         checkpoint.write_atomically(
             folder / name, lambda file, data=data: file.write(data)
         )
-    for name, figure in _figures(workdir, students):
+    for name, figure in pictures.figures(workdir, run):
         figure.savefig(folder / f"{name}.png")
     logging.info("page: %s", page.write(workdir, run))
     print(f"\n{run['name']}\n\n{texts['table.md']}")
@@ -158,10 +192,13 @@ def write(workdir, run: dict) -> None:
 
 
 def markdown(run: dict) -> str:
-    """All tables of a run, or of several joined, with a line on each."""
+    """All tables of a run, or of several joined, with a line on each; the alarms."""
     parts = []
     for caption, table in _tables(run):
         parts += [caption + ".", tables.markdown_table(*table)]
+    if run.get("alarms"):
+        told = "\n".join(f"- {alarm}" for alarm in run["alarms"])
+        parts += ["What looks wrong with the attacks.", told]
     return "\n\n".join(parts) + "\n"
 
 
@@ -179,8 +216,17 @@ def _tables(run):
             "mean ± std of n students; bytes of the images, and of all that training "
             "needs"
         )
-        yield caption, tables.results(mine, title)
-    scores = tables.scores_table(students, title)
+        yield caption, tables.results(mine, titles.title)
+    attacked = tables.split(run.get("attacks", []), tables.KIND)
+    for (recipe, model, labels), mine in attacked.items():
+        caption = (
+            f"Under attack: {model}, recipe {recipe}, {labels} labels. Top-1 of the "
+            "last epoch on the attacked images in percent, mean ± std of n students; "
+            "eps in L-inf unless told; worst: of all attacks, image by image; robust / clean: "
+            "the share of the accuracy that the worst case leaves"
+        )
+        yield caption, tables.robust(mine, titles.title)
+    scores = tables.scores_table(students, titles.title)
     if scores[1]:
         yield "Scores, from accuracies in [0, 1]", scores
     if sets:
@@ -189,15 +235,11 @@ def _tables(run):
             "image, beside that of real images to the nearest other one; W2: between "
             "features"
         )
-        yield caption, tables.quality(sets, title)
-
-
-def title(arm: str) -> str:
-    """An arm's name for people; of an imported set, that of its folder."""
-    name, _, start = arm.partition("/")
-    if name in (*_NAMES, *methods.names()) and start in _STARTS:
-        return _NAMES.get(name, name) + _STARTS[start]
-    return pathlib.PurePath(arm).name
+        yield caption, tables.quality(sets, titles.title)
+    networks = run.get("landscapes", [])
+    if networks:
+        caption = "Loss around test images: medians over images"
+        yield caption, tables.landscapes(networks)
 
 
 # Comparing ---------------------------------------------------------------------------
@@ -206,12 +248,22 @@ def title(arm: str) -> str:
 def between(run: dict, first: str, second: str) -> str:
     """A line for each recipe, model, ipc and labels that two arms have in common.
 
+    Then one for each attack and radius that students of both were under.
+
     Raises:
       ValueError: an arm that the records do not have.
     """
+    rows = tables.difference(run["students"], first, second)
+    attacks = run.get("attacks", [])
+    if {first, second} <= {row["arm"] for row in attacks}:
+        by = ("attack", "norm", "eps")
+        rows += tables.difference(attacks, first, second, "robust", by)
     lines = []
-    for row in tables.difference(run["students"], first, second):
+    for row in rows:
         where = f"{row['recipe']}, {row['model']}, ipc {row['ipc']}, {row['labels']}"
+        if "attack" in row:
+            name = tables.attack_title(row["attack"])
+            where += f", {name} at {tables.radius(row['norm'], row['eps'])}"
         if row["run"]:
             where = f"{row['run']}: {where}"
         lines.append(
@@ -228,74 +280,6 @@ def _error(row) -> str:
         return "± 0.0"
     ratio = row["difference"] / row["error"]
     return f"± {row['error']:.1f} ({ratio:+.1f} standard errors)"
-
-
-# Pictures ----------------------------------------------------------------------------
-
-
-def draw(folder, info, distilled, real, history) -> None:
-    """Writes grid.png, the distilled images beside real ones, and curves.png.
-
-    Args:
-      folder: of the distilled set.
-      info: of the data.
-      distilled: DistilledSet with uint8 images.
-      real: the same, of which as many are shown.
-      history: the losses, see `progress.Monitor`.
-    """
-    width = info.num_classes
-    shown = len(real.images) // width
-    blocks = [
-        ("distilled", columns(distilled.images, width, shown)),
-        ("real", columns(real.images, width, shown)),
-    ]
-    report.grid(blocks, min(width, 20)).savefig(folder / "grid.png")
-    report.curves(history, folder.name).savefig(folder / "curves.png")
-
-
-def columns(images, classes: int, count: int):
-    """The first `count` images of every class, in rows of one of each class."""
-    by_class = images.reshape(classes, -1, *images.shape[1:])[:, :count]
-    return np.concatenate(by_class.swapaxes(0, 1))
-
-
-def _figures(workdir, students):
-    """(name, figure): accuracy over size of every recipe and model, and the images."""
-    for (recipe, model), mine in tables.split(students).items():
-        what = f"{model}, recipe {recipe}"
-        for name, x, label in (
-            ("accuracy", "ipc", "images per class"),
-            ("bytes", "bytes", "bytes of all that training needs"),
-        ):
-            panels = {
-                labels: {title(arm): points for arm, points in lines.items()}
-                for labels, lines in tables.series(mine, x).items()
-            }
-            yield f"{name}-{recipe}-{model}", report.accuracy(panels, what, label)
-    figure = _grid(workdir, students)
-    if figure is not None:
-        yield "grid", figure
-
-
-def _grid(workdir, students):
-    """Three images a class of the first set of every arm, at the largest ipc."""
-    folders = {
-        path.parent.name.rpartition("-")[2]: path.parent
-        for path in (pathlib.Path(workdir) / "recover").glob("*/manifest.json")
-    }
-    largest = sorted(students, key=lambda row: (-row["ipc"], row["set"]))
-    chosen = dict.fromkeys(row["arm"] for row in students)
-    for row in largest:
-        chosen[row["arm"]] = chosen[row["arm"]] or folders.get(row["images"])
-    chosen = {arm: folder for arm, folder in chosen.items() if folder is not None}
-    rows, width = [], 1
-    for arm, folder in chosen.items():
-        found = checkpoint.load(folder)
-        width = len(np.unique(found["labels"]))
-        shown = columns(found["images"], width, 3)
-        ipc = len(found["images"]) // width
-        rows.append((f"{title(arm)}: {len(shown) // width} of {ipc} per class", shown))
-    return report.grid(rows, min(width, 20)) if rows else None
 
 
 def _main(config, workdir, *paths) -> None:

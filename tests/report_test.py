@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from mpl_toolkits.mplot3d import Axes3D
 
 from ddjax import report
 
@@ -159,3 +160,73 @@ class TestAccuracy:
 
     def test_can_be_drawn(self):
         assert rendered(self.drawn()).std() > 0
+
+
+class TestRobust:
+    PANELS = {  # noqa: RUF012
+        1: {"random": [(0, 0.5, 0.02), (2, 0.25, 0.01)]},
+        0: {"all": [(0, 0.9, math.nan), (0.5, 0.6, math.nan), (2, 0.0, math.nan)]},
+    }
+
+    def drawn(self):
+        return report.robust(self.PANELS, "convnet, recipe dm")
+
+    def test_a_panel_a_size_on_a_linear_axis(self):
+        figure = self.drawn()
+        assert [a.get_title() for a in figure.axes] == ["1 per class", "all images"]
+        assert {a.get_xscale() for a in figure.axes} == {"linear"}
+        assert {a.get_ylim()[0] for a in figure.axes} == {0}
+
+    def test_lines_start_at_the_accuracy_without_an_attack(self):
+        one, every = self.drawn().axes
+        (bars,) = one.containers
+        np.testing.assert_allclose(bars[0].get_xydata(), [[0, 50], [2, 25]])
+        ends = [segment[:, 1] for segment in bars[2][0].get_segments()]
+        np.testing.assert_allclose(ends, [[48, 52], [24, 26]])
+        (bars,) = every.containers
+        np.testing.assert_allclose(bars[0].get_xydata(), [[0, 90], [0.5, 60], [2, 0]])
+
+    def test_can_be_drawn(self):
+        assert rendered(self.drawn()).std() > 0
+
+
+class TestSurfaces:
+    FLAT = {"radius": 8.0, "loss": [[0.5, 0.5, 0.5]] * 3}  # noqa: RUF012
+    STEEP = {"radius": 4.0, "loss": [[0, 0, 0], [1, 1, 1], [4, 4, 5]]}  # noqa: RUF012
+
+    def drawn(self):
+        named = [("guard", self.FLAT, "small"), ("teacher", self.STEEP, "large")]
+        return report.surfaces(named)
+
+    def test_all_networks_are_on_one_scale(self):
+        figure = self.drawn()
+        assert [a.get_title() for a in figure.axes] == ["guard", "teacher"]
+        flat, steep = figure.axes
+        assert flat.get_zlim() == steep.get_zlim()
+        low, high = flat.get_zlim()
+        assert low <= 0 and high >= 5
+        clims = {c.get_clim() for a in figure.axes for c in a.collections}
+        assert clims == {(0, 5)}
+
+    def test_rows_go_along_the_gradient(self, monkeypatch):
+        """STEEP grows along its rows: with x, from -4 to 4."""
+        seen = []
+        drawn = Axes3D.plot_surface
+        monkeypatch.setattr(
+            Axes3D,
+            "plot_surface",
+            lambda axes, *xyz, **more: seen.append(xyz) or drawn(axes, *xyz, **more),
+        )
+        self.drawn()
+        x, y, z = seen[1]
+        assert z[x == 4].min() == 4 and z[x == -4].max() == 0
+        assert z[y == 4].min() == 0 and x.min() == y.min() == -4
+
+    def test_numbers_stand_under_each(self):
+        figure = self.drawn()
+        places = [(text.get_text(), text.get_position()[0]) for text in figure.texts]
+        assert places == [("small", 0.25), ("large", 0.75)]
+
+    def test_flat_loss_can_be_drawn(self):
+        figure = report.surfaces([("flat", self.FLAT, "")])
+        assert rendered(figure).std() > 0

@@ -5,7 +5,11 @@ import io
 
 import numpy as np
 
-__all__ = ["area", "picture", "small", "strip", "visible"]
+__all__ = ["area", "bands", "picture", "small", "strip", "visible"]
+
+# From low to high; told apart on light and dark paper, and in grey.
+_HEAT = ((49, 46, 110), (38, 110, 142), (44, 162, 126), (160, 205, 82), (250, 228, 110))
+_BANDS = 12
 
 
 def picture(pixels: np.ndarray) -> str:
@@ -57,3 +61,30 @@ def visible(images: np.ndarray) -> np.ndarray:
     """Grey or red, green and blue; and opacity."""
     images = images[..., :3] if images.shape[-1] >= 3 else images[..., :1]
     return np.concatenate([images, np.full_like(images[..., :1], 255)], axis=-1)
+
+
+def bands(values: np.ndarray, low: float, high: float, size) -> np.ndarray:
+    """A map of numbers as twelve colours with clear borders: lines of equal height.
+
+    Args:
+      values: [h, w], a number for each point of a grid that reaches the edges.
+      low: the number of the lowest colour.
+      high: that of the highest.
+      size: (height, width) in pixels; between points numbers are linear.
+
+    Returns:
+      [height, width, 3] uint8.
+    """
+    for axis in (0, 1):
+        values = _stretch(values, axis, size[axis])
+    share = (values - low) / max(high - low, 1e-12)
+    band = np.clip(np.floor(share * _BANDS), 0, _BANDS - 1) / (_BANDS - 1)
+    stops = np.linspace(0, 1, len(_HEAT))
+    colors = [np.interp(band, stops, channel) for channel in zip(*_HEAT)]
+    return np.stack(colors, -1).round().astype(np.uint8)
+
+
+def _stretch(values, axis: int, count: int) -> np.ndarray:
+    places = np.linspace(0, values.shape[axis] - 1, count)
+    old = np.arange(values.shape[axis])
+    return np.apply_along_axis(lambda v: np.interp(places, old, v), axis, values)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddjax.page import charts, pictures, scores
+from ddjax.page import attacks, charts, pictures, scores
 
 __all__ = ["Gallery", "Page", "Plane", "render"]
 
@@ -60,7 +60,9 @@ def render(page: Page) -> str:
     """The page as HTML; all text from outside is escaped."""
     import jinja2  # slow to import
 
+    folder = importlib.resources.files("ddjax.page")
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -71,14 +73,14 @@ def render(page: Page) -> str:
         "seconds": scores.as_seconds,
         "percent": scores.as_percent,
     }
-    text = (
-        importlib.resources.files("ddjax.page").joinpath("page.html").read_text("utf-8")
-    )
     students, galleries = page.run.get("students", []), page.galleries
-    return environment.from_string(text).render(
+    return environment.get_template("page.html").render(
         page=page,
         facts=_facts(page),
         results=scores.results(students, _arms(page)),
+        attacks=attacks.results(page.run.get("attacks", []), _arms(page)),
+        alarms=page.run.get("alarms", []),
+        surfaces=attacks.surfaces(page.run.get("landscapes", [])),
         galleries=[_shown(gallery) for gallery in galleries],
         films=_films([gallery for gallery in galleries if gallery.frames]),
         pairs=[_pairs(gallery) for gallery in galleries if gallery.beside],
@@ -112,7 +114,8 @@ def _facts(page: Page) -> dict:
 
 def _arms(page: Page) -> list[str]:
     """All arms; the one that the run is about first, in the first colour."""
-    known = dict.fromkeys(row["arm"] for row in page.run.get("students", []))
+    rows = (*page.run.get("students", []), *page.run.get("attacks", []))
+    known = dict.fromkeys(row["arm"] for row in rows)
     return sorted(known, key=lambda arm: arm != page.arm)
 
 

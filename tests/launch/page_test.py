@@ -75,6 +75,10 @@ def workdir(tmp_path_factory, config):
         for seed in range(2)
         for images in [make_set(workdir, stats, arm, seed)]
     ]
+    identity = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
+    attack = {"attack": "worst", "eps": 2.0, "norm": "linf", "num_images": 6}
+    curvature = {"gradient_norm": 1.0, "rayleigh": 2.0, "top_eigenvalue": 3.0}
+    surface = {"radius": 8.0, "loss": [[0.0, 1.0], [2.0, 3.0]]}
     run = {
         "name": "tiny",
         "config": config.to_dict(),
@@ -83,6 +87,13 @@ def workdir(tmp_path_factory, config):
         "students": students,
         "sets": [{**row, "w2": 1.5} for row in students],
         "stages": [{"stage": "recover", "name": "x", "seconds": 2.0}],
+        "attacks": [
+            {**{f: row[f] for f in identity}, **attack, "clean": 0.5, "robust": 0.25}
+            for row in students
+        ],
+        "landscapes": [
+            {"name": "teacher", **curvature, "cosine": 0.5, "surface": surface}
+        ],
     }
     page.write(workdir, run)
     return workdir, run
@@ -124,9 +135,9 @@ def test_page_does_not_change_when_written_again(workdir, config):
 
 
 def test_empty_folder_gives_a_page(tmp_path, config):
-    """Ten sentences; nothing is needed but the name."""
+    """Twelve sentences; nothing is needed but the name."""
     page.write(tmp_path, {"name": "empty"})
-    assert text_of(tmp_path).count('class="absent"') == 10
+    assert text_of(tmp_path).count('class="absent"') == 12
 
 
 def test_frames_are_never_unpickled(workdir, config, tmp_path):

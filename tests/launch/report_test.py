@@ -102,6 +102,46 @@ def made(name="default", better=0.0):
     }
 
 
+def attacked(better=0.0):
+    """A run whose students with the recipe dm were attacked by two attacks and CW."""
+    run, left = made("attacked", better), {"pgd100": 0.5, "square": 0.6, "worst": 0.5}
+    identity = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
+    run["attacks"] = [
+        {
+            **{field: row[field] for field in identity},
+            "attack": name,
+            "eps": eps,
+            "norm": norm,
+            "clean": row["top1"],
+            "robust": row["top1"] * share / (eps or 1),
+            "num_images": 500,
+        }
+        for row in run["students"]
+        if row["recipe"] == "dm"
+        for name, share, eps, norm in (
+            *(
+                (name, share, eps, "linf")
+                for name, share in left.items()
+                for eps in (1.0, 2.0)
+            ),
+            ("cw", 0.25, None, "l2"),
+        )
+    ]
+    run["alarms"] = ["random: Square is stronger than PGD-100"]
+    run["landscapes"] = [
+        {
+            "name": name,
+            "gradient_norm": 0.5,
+            "rayleigh": 20.0,
+            "cosine": 0.9,
+            "top_eigenvalue": 25.0,
+            "surface": {"radius": 8.0, "loss": loss},
+        }
+        for name, loss in (("teacher", [[0, 1], [2, 3]]), ("guard", [[1, 1], [1, 1]]))
+    ]
+    return run
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A work folder with the report of a run and one of its distilled sets."""
@@ -200,6 +240,112 @@ class TestWrite:
         assert not (tmp_path / "report").exists()
 
 
+@pytest.fixture(scope="module")
+def under_attack(tmp_path_factory):
+    """A work folder with the report of attacked students."""
+    folder = tmp_path_factory.mktemp("attacked")
+    report.write(folder, attacked())
+    return folder
+
+
+class TestAttacks:
+    def test_files_are_there(self, under_attack):
+        names = {path.name for path in (under_attack / "report").iterdir()}
+        assert names >= {"robust.csv", "robust-dm-convnet-hard.png", "surfaces.png"}
+        assert "robust-wmdd-convnet-hard.png" not in names
+
+    def test_table_stands_behind_those_of_students(self, under_attack):
+        lines = (under_attack / "report" / "table.md").read_text().splitlines()
+        said = [line for line in lines if line and line[0] not in "|-"]
+        assert [line.partition(":")[0].partition(",")[0] for line in said] == [
+            *["Students"] * 3,
+            *("Under attack", "Scores", "Images", "Loss around test images"),
+            "What looks wrong with the attacks.",
+        ]
+        cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
+        header = ["IPC", "images", "eps", "clean", "PGD-100", "Square", "CW", "worst"]
+        assert [*header, "robust / clean", "n", "images attacked"] in cells
+        ours = ["1", "WMDD, from noise", "2/255", "61.5 ± 2.1", "15.4 ± 0.5"]
+        ours += ["18.4 ± 0.6", "", "15.4 ± 0.5", "25.0 ± 0.0", "2", "500"]
+        assert ours in cells
+        assert ["teacher", "0.5", "20", "25", "0.9"] in cells
+        assert lines[-1] == "- random: Square is stronger than PGD-100"
+
+    def test_latex_has_the_same_tables(self, under_attack):
+        text = (under_attack / "report" / "table.tex").read_text()
+        assert text.count(r"\toprule") == 7
+        assert "WMDD, from noise & 2/255 & 61.5 $\\pm$ 2.1 & 15.4" in text
+
+    def test_numbers_can_be_read_back(self, under_attack):
+        text = (under_attack / "report" / "robust.csv").read_text()
+        rows = list(csv.DictReader(io.StringIO(text)))
+        (row,) = [
+            row
+            for row in rows
+            if (row["arm"], row["ipc"]) == ("random", "10")
+            and (row["attack"], row["eps"]) == ("worst", "2.0")
+        ]
+        assert float(row["robust"]) == pytest.approx(0.535 / 4)
+
+    def test_records_come_back_as_they_were(self, under_attack):
+        assert report.records(under_attack) == attacked()
+
+    def test_several_runs_are_one_table(self, under_attack, workdir):
+        both = report.joined([under_attack, workdir])
+        assert {row["run"] for row in both["attacks"]} == {"attacked"}
+        assert both["alarms"] == ["attacked: random: Square is stronger than PGD-100"]
+        cells = [
+            [c.strip() for c in line.split("|")[1:-1]]
+            for line in report.markdown(both).splitlines()
+        ]
+        assert ["attacked", "teacher", "0.5", "20", "25", "0.9"] in cells
+        assert next(row[:5] for row in cells if row[3:4] == ["2/255"]) == [
+            *("attacked", "1", "random", "2/255", "51.5 ± 2.1"),
+        ]
+
+    def test_difference_of_two_arms_under_attack(self, under_attack):
+        joined = report.joined([under_attack])
+        lines = report.between(joined, "wmdd/noise", "random").splitlines()
+        # Clean ones first; then three at two radii and CW, at two sizes.
+        assert len(lines) == 10 + 2 * 7
+        assert lines[10] == (
+            "dm, convnet, ipc 1, hard, PGD-100 at 1/255: 30.8 against 25.8, "
+            "+5.0 ± 1.1 (+4.7 standard errors)"
+        )
+        assert any("CW at any in L2: 15.4 against 12.9" in line for line in lines)
+
+    def test_arm_that_was_not_attacked_has_only_clean_differences(self, under_attack):
+        joined = report.joined([under_attack])
+        joined["attacks"] = [r for r in joined["attacks"] if r["arm"] != "random"]
+        assert len(report.between(joined, "wmdd/noise", "random").splitlines()) == 10
+
+    @pytest.mark.parametrize(
+        "change, told",
+        [
+            (lambda run: run.update(alarms=None), "'alarms' is no list"),
+            (lambda run: run["attacks"][3].pop("eps"), "attack 3 has no 'eps'"),
+            (lambda run: run["attacks"][1].update(eps=0), "eps of attack 1 is 0, no n"),
+            (lambda run: run["attacks"][1].update(norm="l1"), "unknown norm 'l1'"),
+            (lambda run: run["attacks"][0].update(labels="soft"), "labels 'soft'"),
+            (
+                lambda run: run["attacks"][2].update(robust=45.0),
+                "the robust of attack 2 is 45.0, no f",
+            ),
+            (lambda run: run["landscapes"][1].pop("cosine"), "1 has no 'cosine'"),
+            (
+                lambda run: run["landscapes"][0]["surface"].update(loss=[[1], [1, 2]]),
+                "surface of landscape 0 is no table",
+            ),
+        ],
+    )
+    def test_what_is_wrong_with_a_file(self, tmp_path, change, told):
+        run = attacked()
+        change(run)
+        (tmp_path / "records.json").write_text(json.dumps(run))
+        with pytest.raises(ValueError, match=f"does not hold .*{told}"):
+            report.records(tmp_path)
+
+
 class TestRecords:
     def test_a_folder_of_results_and_the_file_itself(self, workdir, tmp_path):
         file = workdir / "report" / "records.json"
@@ -246,25 +392,6 @@ class TestRecords:
         (tmp_path / "records.json").write_text('{"version": 2,')
         with pytest.raises(ValueError, match="cannot read the records in .*line 1"):
             report.records(tmp_path)
-
-
-class TestTitle:
-    @pytest.mark.parametrize(
-        "arm, wanted",
-        [
-            ("random", "random"),
-            ("kcenter", "K-Center"),
-            ("rded", "RDED patches"),
-            ("whole data", "whole data"),
-            ("wmdd/noise", "WMDD, from noise"),
-            ("sre2l/real", "SRe2L, from real images"),
-            ("published/sre2l-ipc10", "sre2l-ipc10"),
-            ("/data/sets/real", "real"),
-            ("mine", "mine"),
-        ],
-    )
-    def test_arms_and_folders(self, arm, wanted):
-        assert report.title(arm) == wanted
 
 
 @pytest.fixture(scope="module")

@@ -36,3 +36,20 @@ def test_large_images_are_averaged():
     assert set(found.ravel()) <= {127, 128}
     assert pictures.area(large, 48) == 48 * 24
     assert pictures.small(large, 96) is large
+
+
+def test_bands_are_the_heights_of_a_slope():
+    """0 to 12 over 121 pixels: band k from pixel 10 k on; out of range they end."""
+    slope = pictures.bands(np.array([[0.0, 12.0]]), 0, 12, (3, 121))
+    assert slope.shape == (3, 121, 3) and (slope == slope[:1]).all()
+    edges = np.flatnonzero((np.diff(slope[0].astype(int), axis=0) != 0).any(-1)) + 1
+    np.testing.assert_array_equal(edges, 10 * np.arange(1, 12))
+    brightness = slope[0, 5::10].sum(-1, dtype=int)
+    assert (np.diff(brightness) > 0).all()  # told apart in grey
+    wide = pictures.bands(np.array([[-99.0, 99.0]]), 0, 12, (1, 2))
+    np.testing.assert_array_equal(wide[0], slope[0, [0, -1]])
+
+
+def test_flat_map_has_one_colour():
+    flat = pictures.bands(np.full((3, 3), 2.0), 2.0, 2.0, (8, 8))
+    assert (flat == flat[0, 0]).all()

@@ -8,8 +8,8 @@ import pytest
 
 from ddjax import page
 
-BLOCKS = ["scores", "images", "frames", "neighbours", "map", "losses", "quality"]
-BLOCKS += ["bytes", "costs", "config"]
+BLOCKS = ["scores", "attacks", "surfaces", "images", "frames", "neighbours", "map"]
+BLOCKS += ["losses", "quality", "bytes", "costs", "config"]
 VOID = {"meta", "link", "img", "input", "br"}
 HOSTILE = '</pre><script>alert("1")</script>'
 
@@ -20,6 +20,20 @@ def student(arm, ipc, labels, top1, **more):
     who = {"arm": arm, "ipc": ipc, "set": 0, "student": 0, "images": arm}
     how = {"labels": labels, "recipe": "wmdd", "model": "convnet"}
     return {**who, **how, "top1": top1, **sizes, "other_bytes": 0, **more}
+
+
+def attack(name, eps, robust, **more):
+    """A record of an attack on a student of ours."""
+    who = {"arm": "wmdd/real", "ipc": 1, "set": 0, "student": 0, "labels": "hard"}
+    how = {"recipe": "wmdd", "model": "convnet", "attack": name, "eps": eps}
+    seen = {"norm": "linf", "clean": 0.5, "robust": robust, "num_images": 1000}
+    return {**who, **how, **seen, **more}
+
+
+def landscape(name, loss):
+    """A record of a network's loss around images."""
+    row = {"name": name, "gradient_norm": 0.5, "rayleigh": 2.0, "top_eigenvalue": 3.0}
+    return {**row, "cosine": 0.875, "surface": {"radius": 8.0, "loss": loss}}
 
 
 def gallery(side=8, classes=3, ipc=2, arm="wmdd/real", names=None):
@@ -60,6 +74,9 @@ def whole():
         "students": rows,
         "sets": [{"arm": "wmdd/real", "ipc": 1, **measures}],
         "stages": [{**stage, "peak_bytes": 2 * 10**6}, {**stage, "peak_bytes": None}],
+        "attacks": [attack("pgd100", 2.0, 0.375), attack("worst", 2.0, 0.25)],
+        "alarms": [HOSTILE],
+        "landscapes": [landscape(HOSTILE, [[0.0, 1.0], [2.0, 3.0]])],
     }
     return page.Page(
         run=run,
@@ -139,6 +156,29 @@ def test_scores_are_mean_std_and_n(whole):
     assert text.count("<summary><h3>") >= 2 + 1 + 1  # (wmdd, dm), a set, its pairs
 
 
+def test_attacked_students_have_a_table_and_a_plot(whole):
+    """Robust is 25 of 50 percent; the alarms and the numbers of surfaces are told."""
+    text = page.render(whole)
+    section = text[text.index('id="attacks"') : text.index('id="images"')]
+    assert "IPC 1, 2/255 <span" in section and "<th>PGD-100</th>" in section
+    assert "n = 1; images: 1,000<" in section
+    assert [x for x in ("50.0", "37.5", "25.0") if f"<span>{x}</span>" in section] == [
+        *("50.0", "37.5", "25.0"),
+    ]
+    assert section.count('<svg class="plot"') == 1
+    assert section.count("<li>&lt;/pre&gt;") == 1  # the alarm
+    assert re.findall(r'<td class="number">([^<]*)</td>', section)[-4:] == [
+        *("0.5", "2", "3", "0.875"),
+    ]
+
+
+def test_alarms_are_told_without_a_table():
+    """Say of a check that failed before any attack was done."""
+    text = page.render(page.Page(run={"name": "a", "alarms": ["softmax outputs"]}))
+    assert "<li>softmax outputs</li>" in text
+    assert text.count('class="absent"') == len(BLOCKS) - 1
+
+
 def test_costs_are_summed_by_stage(whole):
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", page.render(whole))
     at = cells.index("recover")
@@ -153,5 +193,8 @@ def test_page_stays_small(side, classes, ipc):
         one = one._replace(frames=(one.frames[0], one.frames[1][:, ::10]))
     other = one._replace(share=0.3)
     sets = (one, other, other, *[other._replace(frames=None, beside=None)] * 3)
-    size = len(page.render(page.Page(run={"name": "big"}, galleries=sets)))
+    rng = np.random.default_rng(0)
+    networks = [landscape(name, rng.normal(size=(21, 21)).tolist()) for name in "abcd"]
+    run = {"name": "big", "landscapes": networks}
+    size = len(page.render(page.Page(run=run, galleries=sets)))
     assert 1e6 < size < 3e6

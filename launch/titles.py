@@ -1,0 +1,33 @@
+"""Names of arms for people."""
+
+import pathlib
+
+from ddjax import methods, tables
+
+_NAMES = {
+    "random": "random",
+    "herding": "herding",
+    "kcenter": "K-Center",
+    "kmeans": "k-means medoids",
+    "rded": "RDED patches",
+    "sre2l": "SRe2L",
+    "cda": "CDA",
+    "wmdd": "WMDD",
+    tables.WHOLE: tables.WHOLE,
+}
+_TEACHERS = {"guard": "GUARD"}  # others as they are
+_STARTS = {"": "", "noise": ", from noise", "real": ", from real images"}
+
+
+def title(arm: str) -> str:
+    """The name of "method+teacher/start"; of an imported set, that of its folder.
+
+    >>> title("sre2l+guard/noise"), title("random+adversarial"), title("sets/theirs")
+    ('SRe2L + GUARD, from noise', 'random + adversarial', 'theirs')
+    """
+    method, _, start = arm.partition("/")
+    name, plus, teacher = method.partition("+")
+    if name in (*_NAMES, *methods.names()) and start in _STARTS:
+        behind = f" + {_TEACHERS.get(teacher, teacher)}" if plus else ""
+        return _NAMES.get(name, name) + behind + _STARTS[start]
+    return pathlib.PurePath(arm).name
