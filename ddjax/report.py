@@ -158,7 +158,7 @@ def surfaces(networks: list[tuple[str, dict, str]]):
 
     Args:
       networks: (name, surface, what is written under it). A surface has its "radius",
-        half its width in 1/255, and "loss" [g, g], along the gradient and along a
+        half its width in 1/255 (root mean square), and "loss" [g, g], along the gradient and along a
         random direction.
 
     Returns:

@@ -222,8 +222,8 @@ def _tables(run):
         caption = (
             f"Under attack: {model}, recipe {recipe}, {labels} labels. Top-1 of the "
             "last epoch on the attacked images in percent, mean ± std of n students; "
-            "eps in L-inf unless told; worst: of all attacks, image by image; robust / clean: "
-            "the share of the accuracy that the worst case leaves"
+            "eps in L-inf unless told; worst: of all attacks, image by image; robust / "
+            "clean: the share of the accuracy that the worst case leaves"
         )
         yield caption, tables.robust(mine, titles.title)
     scores = tables.scores_table(students, titles.title)

@@ -39,8 +39,8 @@ _NAMES = {
     "autoattack": "AutoAttack",
     "autoattack_plus": "AutoAttack+",
     "autoattack_rand": "AutoAttack, rand",
-    "carlini_wagner": "CW",
-    "cw": "CW",
+    "cw": "CW-PGD",
+    "cw_torchattacks": "CW of torchattacks",
     "fab": "FAB",
     "fab_t": "FAB-T",
     "fgsm": "FGSM",
@@ -51,6 +51,7 @@ _NAMES = {
     "torchattacks10": "AutoAttack of torchattacks",
     "vmi_fgsm": "VMI-FGSM",
 }
+_VARIANTS = {"l2": "L2", "margin": "margin"}
 _MEDIANS = {
     "gradient_norm": "gradient norm",
     "rayleigh": "curvature along the gradient",
@@ -60,16 +61,23 @@ _MEDIANS = {
 
 
 def attack_title(name: str) -> str:
-    """An attack's name in papers; a number behind it is that of its steps.
+    """An attack's name in papers, the number of its steps, and how it differs.
 
-    >>> attack_title("pgd100"), attack_title("autoattack"), attack_title("mine")
-    ('PGD-100', 'AutoAttack', 'mine')
+    >>> attack_title("pgd100"), attack_title("apgd_ce_l2"), attack_title("mine")
+    ('PGD-100', 'APGD-CE, L2', 'mine')
     """
-    known = name.lower().replace("-", "_")
+    words, behind = name.lower().replace("-", "_").split("_"), []
+    while len(words) > 1 and words[-1] in _VARIANTS:
+        behind.insert(0, _VARIANTS[words.pop()])
+    known = "_".join(words)
     kind, steps = re.fullmatch(r"(.*?)_?(\d*)", known).groups()
-    if known in _NAMES or kind not in _NAMES:
-        return _NAMES.get(known, name)
-    return f"{_NAMES[kind]}-{steps}"
+    if known in _NAMES:
+        shown = _NAMES[known]
+    elif kind in _NAMES:
+        shown = f"{_NAMES[kind]}-{steps}"
+    else:
+        return name
+    return ", ".join([shown, *behind])
 
 
 def radius(norm: str, eps: float | None) -> str:
