@@ -167,7 +167,9 @@ def projections(random):
     reach = np.repeat([0.001, 0.2, 3.0], 8)[:, None]
     towards = points + reach * np.sign(normals) * random.choice([-1, 1], (24, 1))
     offsets = np.sum(normals * towards, 1)
-    moves = fab_projections.projection_linf(*map(torch.tensor, (points, normals, offsets)))
+    moves = fab_projections.projection_linf(
+        *map(torch.tensor, (points, normals, offsets))
+    )
     return {
         "box/points": points,
         "box/normals": normals,
