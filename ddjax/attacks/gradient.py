@@ -28,7 +28,7 @@ class PGDState(NamedTuple):
 
 @functools.cache
 def fgsm(*, eps: float) -> base.Attack:
-    """The fast gradient sign method: one step of PGD, as long as the ball is wide.
+    """The fast gradient sign method: one step of PGD, from the image to a corner.
 
         clip(x + eps sign(grad CE), 0, 1)
 
