@@ -143,8 +143,8 @@ def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
         -(z_y - max_{i != y} z_i) / (z_(1) - z_(3) + 1e-12)
 
-    where z_(k) is the k-th largest. In [-1, 1], positive where misclassified.
-    A gradient goes through the denominator too.
+    where z_(k) is the k-th largest. At least -1, positive where misclassified; flat at
+    1 where the label is third. The gradient goes through the denominator too.
 
     Args:
       logits: [B, C].

@@ -18,7 +18,7 @@ from ddjax.attacks.fab import fab
 from ddjax.attacks.projection import moves_to_plane
 
 FILE = pathlib.Path(__file__).parent / "fixtures" / "apgd.npz"
-EPS, EPS_L2 = 4 / 255, 0.25
+EPS, EPS_L2 = 2 / 255, 0.1
 ASCENTS = [(loss, "linf", n, 0) for loss in ("ce", "dlr") for n in (10, 20, 100)]
 ASCENTS += [("dlr_targeted", "linf", 100, rank) for rank in (2, 5, 9)]
 ASCENTS += [(loss, "l2", 20, 0) for loss in ("ce", "dlr")]
@@ -123,10 +123,14 @@ def test_climbs_as_the_reference(fixture, float64, noise, loss, norm, num_steps,
     state, correct, _ = _run(attack, fixture, max(rank - 2, 0), np.float64)
     masks, best_loss, digests = _expected(fixture, loss, norm, num_steps, rank)
     np.testing.assert_array_equal(correct, masks)
-    np.testing.assert_allclose(state.best_loss, best_loss, rtol=1e-12, atol=1e-12)
+    # The reference divides by a length + 1e-12 when it projects onto an L2 ball.
+    near = 1e-12 if norm == "linf" else 1e-8
+    np.testing.assert_allclose(state.best_loss, best_loss, rtol=near, atol=near)
     broken = ~masks
     found = _digests(state.found)[:, broken]
-    np.testing.assert_allclose(found, digests[:, broken], rtol=0, atol=1e-11)
+    # Sums over 192 pixels; where DLR is flat an L2 direction is rounding's.
+    near = 1e-11 if norm == "linf" else 1e-6
+    np.testing.assert_allclose(found, digests[:, broken], rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr"])

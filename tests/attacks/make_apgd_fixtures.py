@@ -17,7 +17,7 @@ from pyautoattack import autopgd_base, fab_projections, fab_pt
 
 FILE = pathlib.Path(__file__).parent / "fixtures" / "apgd.npz"
 SHAPE, CLASSES, BATCH = (3, 8, 8), 10, 40
-EPS, EPS_L2 = 4 / 255, 0.25
+EPS, EPS_L2 = 2 / 255, 0.1
 WIDTH = 8
 
 # The attacks cast their images; here every number is a double.
@@ -167,7 +167,9 @@ def projections(random):
     reach = np.repeat([0.001, 0.2, 3.0], 8)[:, None]
     towards = points + reach * np.sign(normals) * random.choice([-1, 1], (24, 1))
     offsets = np.sum(normals * towards, 1)
-    moves = fab_projections.projection_linf(*map(torch.tensor, (points, normals, offsets)))
+    moves = fab_projections.projection_linf(
+        *map(torch.tensor, (points, normals, offsets))
+    )
     return {
         "box/points": points,
         "box/normals": normals,
