@@ -4,6 +4,7 @@ What it gave is in fixtures/apgd.npz (make_apgd_fixtures.py), noise of starts in
 """
 
 import functools
+import importlib
 import pathlib
 
 import jax
@@ -11,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddjax.attacks import apgd as apgd_module
 from ddjax.attacks import base
 from ddjax.attacks.apgd import apgd
 from ddjax.attacks.fab import fab
 from ddjax.attacks.projection import moves_to_plane
 
+MODULE = importlib.import_module("ddjax.attacks.apgd")  # not its function
 FILE = pathlib.Path(__file__).parent / "fixtures" / "apgd.npz"
 EPS, EPS_L2 = 2 / 255, 0.1
 ASCENTS = [(loss, "linf", n, 0) for loss in ("ce", "dlr") for n in (10, 20, 100)]
@@ -46,11 +47,11 @@ def noise(fixture, monkeypatch):
 
     def surface(keys, images, norm):
         if norm == "linf":
-            return apgd_module._unit(uniform(keys, images), norm)
-        return apgd_module._unit(jnp.asarray((drawn - 127.5) / 64, images.dtype), norm)
+            return MODULE._unit(uniform(keys, images), norm)
+        return MODULE._unit(jnp.asarray((drawn - 127.5) / 64, images.dtype), norm)
 
     monkeypatch.setattr(base, "uniform", uniform)
-    monkeypatch.setattr(apgd_module, "_surface", surface)
+    monkeypatch.setattr(MODULE, "_surface", surface)
 
 
 def _channels_last(images):

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddjax.attacks import apgd as apgd_module
 from ddjax.attacks import base
-from ddjax.attacks.apgd import LOSSES, apgd, dlr, dlr_targeted
+from ddjax.attacks.apgd import LOSSES, apgd, checkpoint_windows, dlr, dlr_targeted
 
 SHAPE, CLASSES = (4, 4, 3), 5
 
@@ -51,7 +50,7 @@ def _run(attack, model, images, labels, keys, round=0):
 
 
 def _ends(num_steps):
-    windows = apgd_module._windows(num_steps)
+    windows = checkpoint_windows(num_steps)
     return [index + 1 for index, window in enumerate(windows) if window]
 
 
@@ -59,8 +58,8 @@ def test_checkpoints_are_those_of_the_paper():
     assert _ends(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert _ends(20) == [4, 7, *range(9, 21)]
     assert _ends(10) == list(range(2, 11))
-    assert apgd_module._windows(100)[21:41:19] == (22, 19)
-    assert apgd_module._windows(1) == (1,)
+    assert checkpoint_windows(100)[21:41:19] == (22, 19)
+    assert checkpoint_windows(1) == (1,)
 
 
 def test_losses_at_hand():
