@@ -164,6 +164,18 @@ def test_fewer_survive_a_larger_radius():
     assert robust == sorted(robust, reverse=True)
 
 
+@pytest.mark.parametrize("norm", base.NORMS)
+def test_state_keeps_its_types(norm):
+    """Or an accelerator's scan of steps refuses it; weak types count."""
+    images, labels = _images(), jnp.zeros(12, jnp.int32)
+    attack = apgd(0.1, norm=norm)
+    common = images, labels, _keys(12)
+    state = jax.eval_shape(functools.partial(attack.init, _network), *common, 0)
+    step = functools.partial(attack.step, _network)
+    assert jax.eval_shape(step, state, jnp.int32(0), *common) == state
+    assert all(leaf.shape[0] == 12 for leaf in state)
+
+
 def test_restarts_and_rounds_start_elsewhere():
     images, labels = _images(), jnp.zeros(12, jnp.int32)
     attack = apgd(0.05, restarts=2, num_steps=1)

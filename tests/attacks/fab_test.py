@@ -128,6 +128,17 @@ def test_restarts_begin_within_half_the_radius(images):
 
 
 @pytest.mark.parametrize("targets", [2, None])
+def test_state_keeps_its_types(images, targets):
+    """Or an accelerator's scan of steps refuses it; weak types count."""
+    attack = fab(0.1, targets=targets, restarts=2)
+    common = images, jnp.zeros(BATCH, jnp.int32), KEYS
+    state = jax.eval_shape(functools.partial(attack.init, _network), *common, 0)
+    step = functools.partial(attack.step, _network)
+    assert jax.eval_shape(step, state, jnp.int32(0), *common) == state
+    assert all(leaf.shape[0] == BATCH for leaf in state)
+
+
+@pytest.mark.parametrize("targets", [2, None])
 def test_does_not_depend_on_the_batch(images, targets):
     labels = _network(images).argmax(1)
     attack = fab(0.1, targets=targets, num_steps=6, restarts=2)
