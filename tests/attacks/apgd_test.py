@@ -62,6 +62,35 @@ def test_checkpoints_are_those_of_the_paper():
     assert checkpoint_windows(1) == (1,)
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_a_checkpoint_halves_what_oscillates_or_stands(before):
+    """The last has risen often but not past the best: enough if eta did not fall."""
+    images, labels, keys = _images(4), jnp.zeros(4, jnp.int32), _keys(4)
+    attack = apgd(0.1)
+    state = attack.init(_network, images, labels, keys, 0)
+    assert np.all(state.halved) and np.all(state.checked_loss == state.best_loss)
+    high = jnp.full(4, 1e3)  # no step beats it
+    state = state._replace(
+        increases=jnp.array([17, 16, 0, 17]),  # of 22; three quarters are 16.5
+        checked_loss=jnp.array([0.0, 0.0, 0.0, 1e3]),
+        best_loss=high,
+        last_loss=high,
+        halved=jnp.full(4, before),
+    )
+    within = attack.step(_network, state, 20, images, labels, keys)
+    np.testing.assert_array_equal(within.step_size, state.step_size)
+    np.testing.assert_array_equal(within.checked_loss, state.checked_loss)
+    ended = attack.step(_network, state, 21, images, labels, keys)
+    np.testing.assert_array_equal(ended.halved, [False, True, True, not before])
+    fallen = np.where(ended.halved, 0.1, 0.2)
+    np.testing.assert_allclose(ended.step_size, fallen, rtol=1e-6)
+    np.testing.assert_array_equal(ended.checked_loss, high)
+    np.testing.assert_array_equal(ended.increases, 0)
+    back = jnp.all(ended.images == state.best, (1, 2, 3))
+    np.testing.assert_array_equal(back, ended.halved)
+    np.testing.assert_array_equal(ended.before, state.images)
+
+
 def test_losses_at_hand():
     logits = jnp.array([[4.0, 1.0, 3.0, 0.0], [0.0, 2.0, 4.0, 1.0]])
     labels, target = jnp.array([0, 1]), jnp.array([1, 3])
