@@ -67,7 +67,8 @@ def test_a_checkpoint_halves_what_oscillates_or_stands(before):
     """The last has risen often but not past the best: enough if eta did not fall."""
     images, labels, keys = _images(4), jnp.zeros(4, jnp.int32), _keys(4)
     attack = apgd(0.1)
-    state = attack.init(_network, images, labels, keys, 0)
+    state = jax.jit(functools.partial(attack.init, _network))(images, labels, keys, 0)
+    step = jax.jit(functools.partial(attack.step, _network))
     assert np.all(state.halved) and np.all(state.checked_loss == state.best_loss)
     high = jnp.full(4, 1e3)  # no step beats it
     state = state._replace(
@@ -77,10 +78,10 @@ def test_a_checkpoint_halves_what_oscillates_or_stands(before):
         last_loss=high,
         halved=jnp.full(4, before),
     )
-    within = attack.step(_network, state, 20, images, labels, keys)
+    within = step(state, 20, images, labels, keys)
     np.testing.assert_array_equal(within.step_size, state.step_size)
     np.testing.assert_array_equal(within.checked_loss, state.checked_loss)
-    ended = attack.step(_network, state, 21, images, labels, keys)
+    ended = step(state, 21, images, labels, keys)
     np.testing.assert_array_equal(ended.halved, [False, True, True, not before])
     fallen = np.where(ended.halved, 0.1, 0.2)
     np.testing.assert_allclose(ended.step_size, fallen, rtol=1e-6)
