@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ddjax.attacks import base
 from ddjax.attacks.targets import logit_of, target_of_round
 
-__all__ = ["LOSSES", "State", "apgd", "dlr", "dlr_targeted"]
+__all__ = ["LOSSES", "State", "apgd", "checkpoint_windows", "dlr", "dlr_targeted"]
 
 LOSSES = ("ce", "dlr", "dlr_targeted")
 
@@ -103,7 +103,7 @@ def apgd(
     _check(eps, loss, norm, num_steps, restarts, targets, samples)
     targeted = loss == "dlr_targeted"
     look = functools.partial(_look, loss, samples)
-    windows = _windows(num_steps)
+    windows = checkpoint_windows(num_steps)
 
     def init(model, images, labels, keys, round) -> State:
         target = labels.astype(jnp.int32)
@@ -138,13 +138,32 @@ def apgd(
     )
 
 
+def checkpoint_windows(num_steps: int) -> tuple[int, ...]:
+    """For each step the length of the window that ends with it, 0 within one.
+
+    Windows shrink from 22 % of the steps by 3 % each down to 6 %, at least 1.
+
+    Example:
+      >>> [step + 1 for step, window in enumerate(checkpoint_windows(100)) if window]
+      [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    window = max(int(0.22 * num_steps), 1)
+    less, least = max(int(0.03 * num_steps), 1), max(int(0.06 * num_steps), 1)
+    windows, end = [0] * num_steps, window
+    while end <= num_steps:
+        windows[end - 1] = window
+        window = max(window - less, least)
+        end += window
+    return tuple(windows)
+
+
 def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """[B], the difference of logits ratio: the margin's size, whatever their scale.
 
         -(z_y - max_{i != y} z_i) / (z_(1) - z_(3) + 1e-12)
 
-    where z_(k) is the k-th largest. In [-1, 1], positive where misclassified.
-    A gradient goes through the denominator too.
+    where z_(k) is the k-th largest. At least -1, positive where misclassified; flat at
+    1 where the label is third. The gradient goes through the denominator too.
 
     Args:
       logits: [B, C].
@@ -191,21 +210,6 @@ def _check(eps, loss, norm, num_steps, restarts, targets, samples):
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name}={count} must be 1 or more.")
-
-
-def _windows(num_steps):
-    """For each step the length of the window that ends with it, 0 within one.
-
-    Windows shrink from 22 % of the steps by 3 % each down to 6 %, at least 1.
-    """
-    window = max(int(0.22 * num_steps), 1)
-    less, least = max(int(0.03 * num_steps), 1), max(int(0.06 * num_steps), 1)
-    windows, end = [0] * num_steps, window
-    while end <= num_steps:
-        windows[end - 1] = window
-        window = max(window - less, least)
-        end += window
-    return tuple(windows)
 
 
 def _surface(keys, images, norm):

@@ -21,9 +21,9 @@ def moves_to_plane(
         sum_i |w_i| min(lam, room_i) = |h|
 
     whose left side is concave and piecewise linear, so that Newton's method from 0
-    climbs to the root and, once on its piece, meets it exactly. It takes some five
-    passes; sixty halve the error in the worst case down to rounding. No sort: that is
-    slow for 150,528 pixels.
+    climbs to the root and, once on its piece, meets it exactly: in three to ten passes,
+    measured; sixty halve the error down to rounding in the worst case. A sort of 16
+    times 150,528 pixels took 36 times as long on a CPU.
 
     Args:
       points: [B, H, W, ch] in [0, 1].

