@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ddjax import attacks, checkpoint, metrics, parallel
-from launch import inputs, meter, program, progress, report
+from launch import inputs, meter, program, progress, titles
 
 WORST = "worst"
 _IDENTITY = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
@@ -123,11 +123,24 @@ def _attack(config, cell, stages, name, radius) -> None:
             labels,
             program.key(config, "attack"),
             batch_size=config.evaluate.attack_batch,
+            remember=functools.partial(_remembered, stages),
         )
     cost = cost.record()
     for stage, outcome in zip(stages, outcomes):
         record = {"stages": list(outcome.stages), **cost}
         stage.finish({"clean": outcome.clean, "robust": outcome.robust}, record)
+
+
+def _remembered(stages, index, round, make) -> list[attacks.Found]:
+    """What a round of a suite found; those of an interrupted attack are read."""
+    name = f"attack{index}-round{round}"
+    parts = [stage.load_part(name) for stage in stages]
+    if None not in parts:
+        return [attacks.Found(**part) for part in parts]
+    found = make()
+    for stage, part in zip(stages, found):
+        stage.save_part(name, part._asdict())
+    return found
 
 
 def _variables(cell, weights):
@@ -167,19 +180,19 @@ def alarms(rows: list[dict]) -> list[str]:
     by = ("arm", "ipc", "labels", "recipe", "model")
     groups: dict = {}
     for row in rows:
-        if row["norm"] == "linf" and row["attack"] != WORST:
+        if row["eps"] and row["attack"] != WORST:
             groups.setdefault(tuple(row[field] for field in by), []).append(row)
     found = []
     for (arm, ipc, labels, recipe, model), mine in groups.items():
         results: dict = {}
         for row in mine:
             cell = results.setdefault(row["attack"], {})
-            cell.setdefault(row["eps"], []).append(row["robust"])
+            cell.setdefault(row["eps"] / 255, []).append(row["robust"])
         results = {
             name: {eps: metrics.mean_and_std(x)[0] for eps, x in cell.items()}
             for name, cell in results.items()
         }
         clean = float(np.mean([row["clean"] for row in mine]))
-        where = f"{report.title(arm)}, IPC {ipc}, {labels} labels, {recipe}, {model}"
+        where = f"{titles.title(arm)}, IPC {ipc}, {labels} labels, {recipe}, {model}"
         found += [f"{where}: {told}" for told in attacks.alarms(clean, results)]
     return found

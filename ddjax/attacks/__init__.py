@@ -10,9 +10,10 @@ from ddjax.attacks.momentum import mi_fgsm, vmi_fgsm
 from ddjax.attacks.rounds import Found, attack_round
 from ddjax.attacks.run import Outcome, run
 from ddjax.attacks.square import square
-from ddjax.attacks.suites import autoattack, named, torchattacks10
+from ddjax.attacks.suites import UNBOUNDED, autoattack, named, torchattacks10
 
 __all__ = [
+    "UNBOUNDED",
     "Attack",
     "Found",
     "Outcome",

@@ -231,10 +231,9 @@ def _look(loss, samples, model, images, labels, target) -> _Look:
     """Loss, its gradient and what is misclassified; one call of the model."""
 
     def total(images):
-        copies = (_repeat(x, samples) for x in (images, labels, target))
-        images, repeated, aims = copies
-        logits = model(images)
-        losses = _losses(loss, logits, repeated, aims)
+        copies, names, aims = (_repeat(x, samples) for x in (images, labels, target))
+        logits = model(copies)
+        losses = _losses(loss, logits, names, aims)
         return losses.sum() / samples, (logits[-batch:], losses[-batch:])
 
     batch = len(images)
