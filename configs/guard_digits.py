@@ -1,0 +1,41 @@
+"""GUARD on handwritten digits: SRe2L and WMDD from a teacher whose loss is flatter.
+
+Method:   E. Xue, Y. Li, H. Liu, P. Wang, Y. Shen and H. Wang, "Towards Adversarially
+          Robust Dataset Distillation by Curvature Regularization", AAAI 2025,
+          https://arxiv.org/abs/2403.10045, on the embedded digits.
+Command:  python -m launch.evaluate --config=configs/guard_digits.py
+Hardware: two CPU cores, an hour, most of it for the attacks.
+Expected: the table in the README.
+
+Eight by eight pixels leave little to attack: the radii are larger than elsewhere.
+"""
+
+from configs import common, default
+
+
+def get_config(arg=None):
+    """The shapes of the default config."""
+    config = default.base()
+    config.name = "guard_digits"
+    config.recover.method = "sre2l+guard"
+    config.recover.start = "noise"
+    config.teachers.guard = {
+        "curvature": {"form": "gradient_difference", "h": 1.0, "weight": 0.1}
+    }
+    config.teachers.adversarial = {"adversarial": {"eps": 16 / 255}}
+    config.evaluate.against = (
+        "random",
+        "random+guard",
+        "random+adversarial",
+        "sre2l/noise",
+        "sre2l+adversarial/noise",
+        "wmdd/noise",
+        "wmdd+guard/noise",
+    )
+    config.evaluate.labels = ("stored",)
+    config.evaluate.whole_epochs = 0
+    config.evaluate.attacks = ("fgsm", "pgd100", "autoattack")
+    config.evaluate.radii = (4.0, 8.0, 16.0)
+    config.evaluate.attack_images = 120
+    config.evaluate.strengths = (0.03, 0.1, 0.3, 1.0)
+    return common.finish(config, arg)
