@@ -65,20 +65,26 @@ def penalised(config) -> list[str]:
 
 
 def held_out(config, names, weight: float):
-    """The config with one strength, for the arms that have it, without the test set."""
+    """The config with one strength, scored without the test set.
+
+    Of the arms that have a teacher the first stands for all; the config's own is first.
+    """
     changed = copy.deepcopy(config)
     section = changed.evaluate
     with changed.unlocked(), changed.ignore_type():
         changed.data.holdout = section.search_holdout
-        section.against = tuple(
-            arm for arm in section.against if variants.name_of(arm) in names
-        )
+        section.against = tuple(_first_arm(config, name) for name in names)
         section.attacks = (section.search_attack,)
         section.strengths, section.learning_rates = (), ()
         section.whole_epochs = 0
         for name in names:
             changed.teachers[name].curvature.weight = weight
     return changed
+
+
+def _first_arm(config, name) -> str:
+    known = (arms.ours(config), *config.evaluate.against)
+    return next(arm for arm in known if variants.name_of(arm) == name)
 
 
 def _scored(name, weight, rows) -> list[dict]:
