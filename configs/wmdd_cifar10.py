@@ -18,7 +18,13 @@ from configs import common, default
 def get_config(arg=None):
     """CIFAR-10 at 32 pixels."""
     config = default.base()
+    cifar10(config)
     config.name = "wmdd_cifar10"
+    return common.finish(config, arg, cpu=cpu)
+
+
+def cifar10(config):
+    """What all methods do alike on CIFAR-10."""
     config.data.name = "cifar10"
     resnet = {"name": "resnet18", "width": 64, "stem": "3x3"}
 
@@ -57,10 +63,9 @@ def get_config(arg=None):
     }
     config.evaluate.models = ("resnet18",)
     config.evaluate.whole_epochs = 50
-    return common.finish(config, arg, cpu=_cpu)
 
 
-def _cpu(config):
+def cpu(config):
     """What two cores can do in an hour.
 
     A ConvNet-3 of width 32, a quarter of the field's, for teacher and student; fewer
