@@ -1,23 +1,30 @@
 """What each stage of a config costs: its programs, compiled and not run."""
 
-from launch import image_costs, progress, student_costs, teacher_costs
+from launch import (
+    attack_costs,
+    image_costs,
+    progress,
+    student_costs,
+    teacher_costs,
+)
 from launch.shapes import Plan, Row
 
 __all__ = ["COLUMNS", "Plan", "Row", "limit", "seconds", "total", "work"]
 
-COLUMNS = ("input", "squeeze", "stats", "recover", "relabel", "evaluate", "quality")
+COLUMNS = ("input", "squeeze", "stats", "recover", "relabel")
+COLUMNS += ("evaluate", "attack", "quality")
 _SHARED = "for squeeze"  # decoded while the device is at work
 
 
 def work(plan: Plan) -> list[Row]:
     """All that the config does, in the order in which it does it."""
     makers = (
-        teacher_costs.squeeze_rows,
-        teacher_costs.stats_rows,
+        teacher_costs.teacher_rows,
         teacher_costs.atom_rows,
         image_costs.recover_rows,
         student_costs.relabel_rows,
         student_costs.evaluate_rows,
+        attack_costs.attack_rows,
         image_costs.quality_rows,
     )
     rows = []
@@ -44,7 +51,7 @@ def searched(rows: list[Row], rates: int) -> list[Row]:
             least=row.least * many.get(row.stage, 1),
         )
         for row in rows
-        if row.stage != "quality"
+        if row.stage not in ("attack", "quality")
     ]
 
 

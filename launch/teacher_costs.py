@@ -8,11 +8,20 @@ import numpy as np
 
 from ddjax import data, parallel, squeeze, stats
 from ddjax.types import DataInfo
-from launch import arms, atoms, shapes
+from launch import arms, atoms, shapes, variants
 from launch import squeeze as squeeze_stage
 from launch.shapes import FLOAT, Row
 
 _CLASSES = 10  # that a host looks at together
+
+
+def teacher_rows(plan) -> list[Row]:
+    """The main teacher and those that arms have besides, each trained and looked through."""
+    rows = squeeze_rows(plan) + stats_rows(plan)
+    for theirs in variants.others(plan.config, shapes.ours_and_others(plan)):
+        other = plan._replace(config=theirs)
+        rows += squeeze_rows(other) + stats_rows(other)
+    return rows
 
 
 def squeeze_rows(plan) -> list[Row]:
@@ -33,7 +42,8 @@ def squeeze_rows(plan) -> list[Row]:
         note += f"{machine.devices} devices; counted is {batch}: set it."
     steps = squeeze.num_steps(recipe._replace(batch_size=batch), count)
     share = batch // used
-    cost = shapes.once(plan, ("squeeze", share), lambda: step_cost(plan, share))
+    key = "squeeze", recipe._replace(epochs=0), share
+    cost = shapes.once(plan, key, lambda: step_cost(plan, share))
     ahead = share * machine.per_host * shapes.image_bytes(plan)
     host = machine.cores * ahead if outline.streamed else 0
     row = shapes.row(plan, "squeeze", what, steps, cost, disk, host)

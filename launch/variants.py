@@ -65,3 +65,14 @@ def weight_at(weight, ipc: int) -> float:
     counts, weights = np.array(weight, float).T
     found = np.interp(math.log(ipc), np.log(counts), np.log(weights))
     return float(f"{math.exp(found):.6g}")  # the same teacher for the same number
+
+
+def others(config, arms) -> list:
+    """The configs of all teachers but the main one that arms have; each is there once."""
+    found = {}
+    for arm in arms:
+        for ipc in config.recover.ipc:
+            if name_of(arm):
+                theirs = config_of(config, arm, ipc)
+                found.setdefault(theirs.squeeze.to_json_best_effort(), theirs)
+    return list(found.values())
