@@ -21,6 +21,7 @@ from launch import (
     arms,
     cells,
     comparison,
+    landscapes,
     program,
     progress,
     quality,
@@ -57,10 +58,12 @@ def run(config, workdir) -> list[dict]:
     records = [row for cell in found for row in cell.records()]
     sets = _measured(config, workdir, source) if config.evaluate.quality else []
     attacked = robustness.measure(config, workdir, found)
+    flatness = landscapes.measure(config, workdir, source)
     if parallel.is_primary():
         main = source().teacher
         made = runs.assemble(config, workdir, main, records, sets)
-        report.write(workdir, made | attacked | {"strengths": tried})
+        made |= {**attacked, "landscapes": flatness, "strengths": tried}
+        report.write(workdir, made)
     return records
 
 

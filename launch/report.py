@@ -26,7 +26,7 @@ _RUN |= {"students": list, "sets": list, "stages": list}
 _STUDENT = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "top1")
 _STUDENT += ("image_bytes", "label_bytes", "other_bytes", "images")
 _SET = ("arm", "ipc", "set")
-_LATER = ("attacks", "alarms", "landscapes")  # older files have none of these lists
+_LATER = ("attacks", "alarms", "landscapes", "strengths")  # not in older files
 _ATTACK = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "attack")
 _ATTACK += ("eps", "norm", "clean", "robust", "num_images")
 _LANDSCAPE = ("name", "gradient_norm", "rayleigh", "top_eigenvalue", "cosine")
@@ -139,7 +139,7 @@ def joined(paths) -> dict:
     both = {"name": ", ".join(names), "alarms": []}
     for name, run in zip(names, runs):
         more, before = ({"run": name}, f"{name}: ") if len(runs) > 1 else ({}, "")
-        for field in ("students", "sets", "attacks", "landscapes"):
+        for field in ("students", "sets", "attacks", "landscapes", "strengths"):
             rows = [{**row, **more} for row in run.get(field, [])]
             both[field] = both.get(field, []) + rows
         both["alarms"] += [before + alarm for alarm in run.get("alarms", [])]
@@ -236,6 +236,13 @@ def _tables(run):
             "features"
         )
         yield caption, tables.quality(sets, titles.title)
+    tried = run.get("strengths", [])
+    if tried:
+        caption = (
+            "Strengths of the curvature penalty, on held-out training images: accuracy "
+            "without an attack and under one, means over students"
+        )
+        yield caption, tables.strengths(tried)
     networks = run.get("landscapes", [])
     if networks:
         caption = "Loss around test images: medians over images"

@@ -10,10 +10,9 @@ import functools
 import jax
 import numpy as np
 
-from ddjax import attacks, checkpoint, metrics, parallel
+from ddjax import attacks, checkpoint, metrics, parallel, tables
 from launch import inputs, meter, program, progress, titles
 
-WORST = "worst"
 _IDENTITY = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
 
 
@@ -78,13 +77,13 @@ def measure(config, workdir, cells: list) -> dict:
     parallel.gather("attacks")
     rows = []
     for i, cell in enumerate(cells):
-        rows += _rows(config, cell, [found[i, k] for k in range(len(pairs))], pairs)
+        rows += _rows(cell, [found[i, k] for k in range(len(pairs))], pairs)
     return {"attacks": rows, "alarms": alarms(rows)}
 
 
-def images_of(config, test) -> tuple[np.ndarray, np.ndarray]:
-    """The test images that are attacked, spread evenly over the classes."""
-    count = min(config.evaluate.attack_images or len(test.labels), len(test.labels))
+def spread(test, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many of the test images, spread evenly over the classes; 0 for all."""
+    count = min(count or len(test.labels), len(test.labels))
     rows = np.linspace(0, len(test.labels) - 1, count).round().astype(int)
     return test.images[rows], np.asarray(test.labels)[rows]
 
@@ -110,7 +109,7 @@ def _attack(config, cell, stages, name, radius) -> None:
     """One attack on the students of a cell, side by side."""
     info = cell.teacher.train.info
     suite = attacks.named(name, radius / 255, info.num_classes)
-    images, labels = images_of(config, cell.teacher.test)
+    images, labels = spread(cell.teacher.test, config.evaluate.attack_images)
     students = [_variables(cell, weights) for weights in cell.weights]
     for student in students:
         attacks.check(cell.network.apply, student, images[:64], info.num_classes, suite)
@@ -148,9 +147,8 @@ def _variables(cell, weights):
     return checkpoint.unflatten(weights.load(), shapes)
 
 
-def _rows(config, cell, stages, pairs) -> list[dict]:
+def _rows(cell, stages, pairs) -> list[dict]:
     """What is left of each student, attack by attack and in the worst case."""
-    del config
     rows = []
     for which, student in enumerate(cell.records()):
         masks: dict = {}
@@ -170,7 +168,7 @@ def _rows(config, cell, stages, pairs) -> list[dict]:
                 masks.setdefault(radius, []).append((row, found["robust"]))
         for radius, known in masks.items():
             left = functools.reduce(np.logical_and, (mask for _, mask in known))
-            worst = {"attack": WORST, "robust": float(left.mean())}
+            worst = {"attack": tables.WORST, "robust": float(left.mean())}
             rows.append({**known[0][0], **worst})
     return rows
 
@@ -180,7 +178,7 @@ def alarms(rows: list[dict]) -> list[str]:
     by = ("arm", "ipc", "labels", "recipe", "model")
     groups: dict = {}
     for row in rows:
-        if row["eps"] and row["attack"] != WORST:
+        if row["eps"] and row["attack"] != tables.WORST:
             groups.setdefault(tuple(row[field] for field in by), []).append(row)
     found = []
     for (arm, ipc, labels, recipe, model), mine in groups.items():

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
+from ddjax import tables
 from launch import arms, variants
 
 
@@ -26,7 +27,8 @@ def search(config, workdir, attacked: Callable) -> tuple:
 
     Returns:
       (config, rows): the same config and [] where nothing is searched. A row has
-      "teacher", "ipc", "weight", "clean", "robust" (by radius), "score" and "chosen".
+      "teacher", "ipc", "weight", "clean", "robust" (pairs of a radius and an
+      accuracy), "score" and "chosen".
 
     Raises:
       ValueError: the config scores on held-out training images itself, or no arm has a
@@ -92,14 +94,13 @@ def _scored(name, weight, rows) -> list[dict]:
     mine = [row for row in rows if variants.name_of(row["arm"]) == name]
     found = []
     for ipc in dict.fromkeys(row["ipc"] for row in mine):
-        here = [row for row in mine if row["ipc"] == ipc and row["attack"] != "worst"]
-        radii = dict.fromkeys(row["eps"] for row in here)
-        robust = {
-            eps: float(np.mean([r["robust"] for r in here if r["eps"] == eps]))
-            for eps in radii
-        }
+        here = [r for r in mine if r["ipc"] == ipc and r["attack"] == tables.WORST]
+        robust = [
+            (eps, float(np.mean([r["robust"] for r in here if r["eps"] == eps])))
+            for eps in dict.fromkeys(row["eps"] for row in here)
+        ]
         clean = float(np.mean([row["clean"] for row in here]))
-        score = float(np.mean([clean, *robust.values()]))
+        score = float(np.mean([clean, *(share for _, share in robust)]))
         about = {"teacher": name, "ipc": ipc, "weight": weight, "clean": clean}
         found.append({**about, "robust": robust, "score": score, "chosen": False})
     return found

@@ -28,6 +28,11 @@ def title(arm: str) -> str:
     method, _, start = arm.partition("/")
     name, plus, teacher = method.partition("+")
     if name in (*_NAMES, *methods.names()) and start in _STARTS:
-        behind = f" + {_TEACHERS.get(teacher, teacher)}" if plus else ""
+        behind = f" + {variant(teacher)}" if plus else ""
         return _NAMES.get(name, name) + behind + _STARTS[start]
     return pathlib.PurePath(arm).name
+
+
+def variant(teacher: str) -> str:
+    """The name of one of the config's other teachers."""
+    return _TEACHERS.get(teacher, teacher)

@@ -22,6 +22,7 @@ from ddjax.tables.robust import (
     robust_long,
     robust_series,
     robustness,
+    strengths,
 )
 from ddjax.tables.scores import RANDOM, WHOLE, difference, scores
 
@@ -52,5 +53,6 @@ __all__ = [
     "scores_table",
     "series",
     "split",
+    "strengths",
     "summarise",
 ]

@@ -27,6 +27,7 @@ __all__ = [
     "robust_long",
     "robust_series",
     "robustness",
+    "strengths",
 ]
 
 NORMS, WORST = ("linf", "l2"), "worst"
@@ -243,3 +244,24 @@ def landscapes(networks: list[dict]) -> tuple[list[str], list[list[str]]]:
         for row in networks
     ]
     return named(networks, ["network", *_MEDIANS.values()]), rows
+
+
+def strengths(tried: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """What each strength of a penalty gave on held-out images, and which was chosen.
+
+    Args:
+      tried: rows with "teacher", "ipc", "weight", "clean", "robust" (pairs of a radius
+        and an accuracy), "score" (their mean) and "chosen".
+    """
+    radii = sorted({eps for row in tried for eps, _ in row["robust"]})
+    header = ["teacher", "IPC", "strength", "clean"]
+    header += [*(f"{eps:g}/255" for eps in radii), "mean", "chosen"]
+    rows = []
+    for row in sorted(tried, key=lambda r: (r["teacher"], r["ipc"], r["weight"])):
+        left = dict(row["robust"])
+        shares = [row["clean"], *(left.get(eps) for eps in radii), row["score"]]
+        cells = ["" if x is None else f"{100 * x:.1f}" for x in shares]
+        about = [row["teacher"], str(row["ipc"]), f"{row['weight']:g}"]
+        run = [row["run"]] if row.get("run") else []
+        rows.append([*run, *about, *cells, "yes" if row["chosen"] else ""])
+    return named(tried, header), rows

@@ -1,0 +1,236 @@
+"""Attacked students: what is kept, what is made again, and what is said."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import guard_digits
+from ddjax import attacks, checkpoint
+from launch import (
+    cells,
+    evaluate,
+    inputs,
+    landscapes,
+    report,
+    robustness,
+    sources,
+    strengths,
+)
+
+
+def quick(**changes):
+    """Two arms, one attack that is fast and one that is stronger."""
+    config = guard_digits.get_config("quick")
+    with config.unlocked():
+        config.squeeze.epochs = 3
+        config.squeeze.batch_size = 64
+        config.evaluate.update(
+            against=("sre2l/noise",),
+            attacks=("fgsm", "pgd10"),
+            radii=(2.0, 16.0),
+            attack_images=40,
+            strengths=(),
+            quality=False,
+        )
+        config.recipes.wmdd.epochs = 40
+        config.evaluate.update(changes)
+    return config
+
+
+@pytest.fixture(name="run", scope="module")
+def _run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    config = quick()
+    evaluate.run(config, workdir)
+    return config, workdir, report.records(workdir)
+
+
+def test_every_student_meets_every_attack_at_every_radius(run):
+    _, _, records = run
+    found = {(r["arm"], r["attack"], r["eps"]) for r in records["attacks"]}
+    assert found == {
+        (arm, attack, eps)
+        for arm in ("sre2l/noise", "sre2l+guard/noise")
+        for attack in ("fgsm", "pgd10", "worst")
+        for eps in (2.0, 16.0)
+    }
+    assert all(row["num_images"] == 40 for row in records["attacks"])
+
+
+def test_the_worst_case_is_at_most_each_attack(run):
+    _, _, records = run
+    rows = {(r["arm"], r["attack"], r["eps"]): r for r in records["attacks"]}
+    for (arm, attack, eps), row in rows.items():
+        assert rows[arm, "worst", eps]["robust"] <= row["robust"] <= row["clean"]
+        assert row["clean"] == rows[arm, "fgsm", 2.0]["clean"], attack
+
+
+def test_accuracies_are_those_of_the_attack_by_itself(run):
+    """Students are read back from disk, and attacked again without the programs."""
+    config, workdir, records = run
+    found = evaluate.train(config, workdir, sources.finder(config, workdir))
+    cell = next(c for c in found if c.distilled.record["arm"] == "sre2l/noise")
+    _, test = inputs.load_data(config)
+    images, labels = robustness.spread(test, 40)
+    shapes = cell.network.init(jax.random.key(0))
+    student = checkpoint.unflatten(cell.weights[0].load(), shapes)
+    logits = np.asarray(cell.network.apply(student, images / np.float32(255))[0])
+    row = next(r for r in records["attacks"] if r["arm"] == "sre2l/noise")
+    assert row["clean"] == np.mean(logits.argmax(1) == labels)
+    fgsm = attacks.fgsm(eps=16 / 255)
+    (outcome,) = attacks.run(
+        (fgsm,),
+        cell.network.apply,
+        [student],
+        images,
+        labels,
+        jax.random.key(5),  # FGSM draws nothing
+    )
+    row = next(
+        r
+        for r in records["attacks"]
+        if (r["arm"], r["attack"], r["eps"]) == ("sre2l/noise", "fgsm", 16.0)
+    )
+    assert row["robust"] == outcome.robust.mean()
+
+
+def test_nothing_is_trained_or_attacked_twice(run, monkeypatch):
+    config, workdir, records = run
+
+    def never(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(cells.student, "train", never)
+    monkeypatch.setattr(attacks, "run", never)
+    evaluate.run(config, workdir)
+    assert report.records(workdir)["attacks"] == records["attacks"]
+
+
+def test_students_scored_before_are_trained_again_to_be_attacked(tmp_path):
+    """Scores do not need their variables, so these are kept only where asked for."""
+    first = evaluate.run(quick(attacks=()), tmp_path)
+    assert not (tmp_path / "students").exists()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("evaluate/*/*.json")}
+    second = evaluate.run(quick(attacks=("fgsm",), radii=(2.0,)), tmp_path)
+    assert first == second
+    assert before == {p: p.stat().st_mtime_ns for p in before}, "records stay"
+    for path in tmp_path.glob("students/*/artifact.npz"):
+        with np.load(path) as arrays:
+            assert all(np.isfinite(arrays[name]).all() for name in arrays)
+
+
+def test_a_suite_goes_on_from_its_last_round(run, tmp_path, monkeypatch):
+    """What was found before a kill is not looked for again, and the end is the same."""
+    del tmp_path
+    config, workdir, _ = run
+    found = evaluate.train(config, workdir, sources.finder(config, workdir))
+    with config.unlocked():
+        config.evaluate.attacks = ("apgd_t",)
+        config.evaluate.radii = (16.0,)
+    whole = robustness.measure(config, workdir, found)
+    with config.unlocked():
+        config.evaluate.attack_images = 39  # another stage
+    made, real = [], attacks.run
+
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments, remember, **options):
+        def watched(stage, index, make):
+            def once():
+                made.append(index)
+                if len(made) == 4:
+                    raise Killed
+                return make()
+
+            return remember(stage, index, once)
+
+        return real(*arguments, remember=watched, **options)
+
+    monkeypatch.setattr(attacks, "run", killed)
+    with pytest.raises(Killed):
+        robustness.measure(config, workdir, found)
+    robustness.measure(config, workdir, found)
+    assert made[:5] == [0, 1, 2, 3, 3], "the round that was cut off is made again"
+    assert whole["attacks"][0]["attack"] == "apgd_t"
+    with config.unlocked():
+        config.evaluate.update(attack_images=40, attacks=("fgsm", "pgd10"))
+        config.evaluate.radii = (2.0, 16.0)
+
+
+def test_teachers_are_looked_at_once_each(run):
+    config, workdir, records = run
+    names = [row["name"] for row in records["landscapes"]]
+    assert names == ["teacher", "GUARD teacher, weight 0.1"]
+    for row in records["landscapes"]:
+        assert np.shape(row["surface"]["loss"]) == (21, 21)
+        assert abs(row["rayleigh"]) <= 1.001 * abs(row["top_eigenvalue"]) + 1e-6
+    assert (
+        landscapes.measure(config, workdir, sources.finder(config, workdir))
+        == (records["landscapes"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"attacks": ("pdg100",)}, "unknown attack 'pdg100'.*autoattack"),
+        ({"radii": (0.0, 1.0)}, "above 0, in 1/255"),
+        ({"radii": ()}, "above 0, in 1/255"),
+    ],
+)
+def test_attacks_that_cannot_be_are_refused_at_once(changes, told):
+    with pytest.raises(ValueError, match=told):
+        robustness.check(quick(**changes))
+
+
+class TestStrengths:
+    """The penalty's strength, for each ipc, on held-out training images."""
+
+    def test_the_best_mean_over_radii_wins_for_each_ipc(self):
+        config, seen = quick(strengths=(0.1, 0.4)), []
+
+        def attacked(held, workdir):
+            del workdir
+            weight = held.teachers.guard.curvature.weight
+            seen.append((weight, held.data.holdout, held.evaluate.attacks))
+            return [
+                {"arm": "sre2l+guard/noise", "ipc": ipc, "attack": attack, "eps": 2.0}
+                | {"clean": 0.5, "robust": robust if attack == "worst" else 1.0}
+                for ipc, robust in ((1, weight), (10, 1 - weight))
+                for attack in ("pgd20", "worst")
+            ]
+
+        changed, rows = strengths.search(config, "", attacked)
+        assert changed.teachers.guard.curvature.weight == ((1, 0.4), (10, 0.1))
+        assert seen == [(0.1, 0.2, ("pgd20",)), (0.4, 0.2, ("pgd20",))]
+        chosen = [(r["ipc"], r["weight"]) for r in rows if r["chosen"]]
+        assert sorted(chosen) == [(1, 0.4), (10, 0.1)]
+        assert config.teachers.guard.curvature.weight == 0.1, "the given one stays"
+
+    def test_whole_search(self, tmp_path):
+        """A small one, with all its parts; its table is in the report."""
+        config = quick(strengths=(0.05, 0.5), attacks=("fgsm",), radii=(16.0,))
+        with config.unlocked():
+            config.squeeze.epochs = 1
+            config.recipes.wmdd.epochs = 2
+        evaluate.run(config, tmp_path)
+        records = json.loads((tmp_path / "report" / "records.json").read_text())
+        assert [row["weight"] for row in records["strengths"]] == [0.05, 0.5]
+        assert sum(row["chosen"] for row in records["strengths"]) == 1
+        table = (tmp_path / "report" / "table.md").read_text()
+        assert "| teacher | IPC | strength | clean | 16/255" in table
+
+    def test_what_cannot_be_searched_is_refused(self):
+        config = quick(strengths=(0.1,), against=())
+        with config.unlocked():
+            config.data.holdout = 0.2
+        with pytest.raises(ValueError, match="so does data.holdout"):
+            strengths.search(config, "", None)
+        with config.unlocked():
+            config.data.holdout = 0.0
+            config.recover.method = "sre2l"
+        with pytest.raises(ValueError, match="no arm has one"):
+            strengths.search(config, "", None)
