@@ -41,7 +41,7 @@ def check(
 
     Returns:
       A sentence for each reason to doubt the results: a network that varies from call
-      to call, images whose gradient is exactly zero.
+      to call, images whose gradient is zero, or nothing but rounding.
 
     Raises:
       ValueError: for what makes them meaningless: images outside [0, 1], such as
@@ -64,8 +64,9 @@ def check(
         # Not jitted: a network that draws random numbers in Python must draw them anew.
         first, second = (np.array(apply_fn(variables, few)[0]) for _ in range(2))
         half = np.array(apply_fn(variables, few[: max(1, len(few) // 2)])[0])
-        dead = float(np.mean(_dead(apply_fn)(variables, few)))
+        flat = np.array(_flat(apply_fn)(variables, few))
     _check_logits(first, num_classes)
+    dead = np.mean(flat | _saturated(first))
     words, scale = [], _SAME * np.abs(first).max()
     if np.abs(first - second).max() > scale:
         words.append(
@@ -79,8 +80,8 @@ def check(
         )
     if dead > 0:
         words.append(
-            f"{100 * dead:.1f} % of the images have a gradient of exactly zero: attacks "
-            "by the cross entropy cannot move them; look at apgd_dlr and square."
+            f"{100 * dead:.1f} % of the images have no gradient beyond rounding: attacks "
+            "by the cross entropy hardly move them; look at apgd_dlr and square."
         )
     return words
 
@@ -99,19 +100,29 @@ def _check_logits(logits, num_classes):
         )
 
 
+def _saturated(logits):
+    """[N] bool: in float32 the most likely class has all the probability.
+
+    The gradient of the cross entropy is then what rounding left of it, which need not
+    be 0.
+    """
+    below = np.sort(logits, axis=1)[:, :-1] - logits.max(1, keepdims=True)
+    return np.exp(below).sum(1) < np.finfo(np.float32).epsneg
+
+
 @functools.lru_cache(maxsize=32)
-def _dead(apply_fn):
-    """[N] bool: no pixel changes the loss of the class that the network sees."""
+def _flat(apply_fn):
+    """[N] bool: no pixel changes the cross entropy of the class the network sees."""
 
     @jax.jit
-    def dead(variables, images):
+    def flat(variables, images):
         def loss(images):
             logits = apply_fn(variables, images)[0]
             return base.cross_entropy(logits, jnp.argmax(logits, -1)).sum()
 
         return (jax.grad(loss)(images) == 0).all((1, 2, 3))
 
-    return dead
+    return flat
 
 
 # After attacks ------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def make_step(attack: base.Attack, apply_fn: Callable):
 
     def step(state, index, shared, private):
         del shared
-        model, images, labels, keys = _open(apply_fn, private)
+        model, images, labels, keys = _unpacked(apply_fn, private)
         return attack.step(model, state, index, images, labels, keys), ()
 
     return step
@@ -201,7 +201,7 @@ def make_step(attack: base.Attack, apply_fn: Callable):
 def _begin(attack, apply_fn, spread):
     def begin(state, round, shared, private):
         del state, shared
-        model, images, labels, keys = _open(apply_fn, private)
+        model, images, labels, keys = _unpacked(apply_fn, private)
         state = attack.init(model, images, labels, keys, round)
         # Copies: the loop donates its state, which must not be the images themselves.
         return jax.tree.map(jnp.copy, state)
@@ -214,7 +214,7 @@ def _look(attack, apply_fn, spread):
     def look(nothing, round, shared, private):
         del nothing, round, shared
         state, private = private
-        model, images, labels, _ = _open(apply_fn, private)
+        model, images, labels, _ = _unpacked(apply_fn, private)
         adversarial = attack.result(state)
         logits = model(adversarial)
         inside = (adversarial >= 0) & (adversarial <= 1)  # so it has no NaN
@@ -226,7 +226,7 @@ def _look(attack, apply_fn, spread):
     return spread.compile(look)
 
 
-def _open(apply_fn, private):
+def _unpacked(apply_fn, private):
     variables, images, labels, keys = private
 
     def model(images):
