@@ -72,6 +72,7 @@ def base():
         "direction": "gradient",  # or "sign", of the gradient
         "units": "model",  # of h: "pixels" of [0, 1], or these divided by their std;
         # "model_rms", "pixels_rms": h is for one component, whatever their number
+        "statistics": "running",  # of BatchNorm, or "batch": flat as it is trained
         "literal": False,  # the released code's 1e-7 and its mean over the batch
     }
     # Training on the images of a PGD attack in place of the images (Madry et al.).

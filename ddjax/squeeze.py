@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ddjax import losses, optimizers, parallel, training
 from ddjax.attacks import base as attacks
 from ddjax.data import augment, batches
-from ddjax.models import Network
+from ddjax.models import Network, norms
 
 __all__ = [
     "Adversarial",
@@ -80,7 +80,8 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
 
     Cross entropy on randomly cropped and flipped images, learning rate by cosine from
     epoch to epoch. A penalty on curvature is taken on the same images, with the running
-    statistics of BatchNorm as they were before the step.
+    statistics of BatchNorm as they were before the step, or with the batch's, which
+    cross entropy sees: see `losses.Curvature`.
 
     Args:
       network: the teacher.
@@ -207,6 +208,8 @@ def _learner(network: Network, recipe: Recipe, num_examples: int):
 
         def terms(variables):
             cross_entropy, batch_stats = loss(variables)
+            if recipe.curvature.statistics == "batch":
+                variables = _as_in_batch(variables, batch_stats)
             frozen = _frozen(network, variables)
             curved = losses.curvature(
                 frozen, images, labels, recipe.curvature, network.std
@@ -225,6 +228,17 @@ def _learner(network: Network, recipe: Recipe, num_examples: int):
 def _frozen(network: Network, variables):
     """`images -> logits` with the running statistics."""
     return lambda images: network.apply(variables, images)[0]
+
+
+def _as_in_batch(variables, updated):
+    """Variables whose running statistics are those of the batch that updated them."""
+    keep = norms.BatchNorm.momentum
+    seen = jax.tree.map(
+        lambda before, after: (after - keep * before) / (1 - keep),
+        variables["batch_stats"],
+        updated,
+    )
+    return {**variables, "batch_stats": seen}
 
 
 def _optimizer(recipe: Recipe, num_examples: int):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ddjax import loop, metrics, squeeze, training
+from ddjax import loop, losses, metrics, squeeze, training
 from ddjax.data import batches
 
 PLAIN = squeeze.Recipe(
@@ -198,3 +198,98 @@ class TestRecipe:
         state = squeeze.init(jax.random.key(3), tiny_network, PLAIN, 15)
         fresh = tiny_network.init(jax.random.key(3))
         chex.assert_trees_all_equal(training.variables(state), fresh)
+
+
+class TestRobustTeachers:
+    def test_where_both_are_off_the_step_is_the_plain_one(self, tiny_network, shared):
+        """The same program, to the letter: words that do not act change nothing."""
+        off = PLAIN._replace(
+            curvature=losses.Curvature("gauss_newton", h=1.0),
+            adversarial=squeeze.Adversarial(num_steps=7),
+        )
+        state = squeeze.init(jax.random.key(3), tiny_network, PLAIN, 15)
+        plain, same = (
+            str(
+                jax.make_jaxpr(squeeze.make_step(tiny_network, recipe, 15))(
+                    state, 0, shared, jax.random.key(4)
+                )
+            )
+            for recipe in (PLAIN, off)
+        )
+        assert plain == same
+
+    @pytest.mark.parametrize("statistics", ["running", "batch"])
+    def test_terms_by_hand(self, tiny_network, shared, statistics):
+        options = losses.Curvature("gradient_norm", 0.5, statistics=statistics)
+        recipe = PLAIN._replace(batch_size=15, curvature=options)
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        step = jax.jit(squeeze.make_streamed_step(tiny_network, recipe, 15))
+        _, terms = step(state, 0, (), (jax.random.key(4), shared))
+        images, labels = shared[0] / jnp.float32(255), shared[1]
+        variables = training.variables(state)
+
+        def loss(images):
+            if statistics == "batch":
+                logits = tiny_network.apply_train(variables, images)[0]
+            else:
+                logits = tiny_network.apply(variables, images)[0]
+            return losses.cross_entropy(logits, labels)
+
+        if statistics == "running":
+            slopes = 15 * jax.grad(loss)(images) * jnp.array(tiny_network.std)
+            wanted = 0.5 * jnp.sqrt(jnp.sum(slopes**2, (1, 2, 3))).mean()
+            assert float(terms["curvature"]) == pytest.approx(float(wanted), rel=1e-4)
+        total = terms["cross_entropy"] + terms["curvature"]
+        assert float(terms["loss"]) == pytest.approx(float(total), rel=1e-6)
+        logits = tiny_network.apply_train(variables, images)[0]
+        wanted = losses.cross_entropy(logits, labels)
+        assert float(terms["cross_entropy"]) == pytest.approx(float(wanted), rel=1e-4)
+
+    def test_adversarial_images_are_near_and_hard(self, tiny_network, shared):
+        images, labels = shared[0] / jnp.float32(255), shared[1]
+        variables = tiny_network.init(jax.random.key(3))
+
+        def logits_fn(images):
+            return tiny_network.apply(variables, images)[0]
+
+        options = squeeze.Adversarial(eps=0.1, num_steps=5)
+        found = squeeze.adversarial_images(
+            jax.random.key(0), logits_fn, images, labels, options
+        )
+        assert float(jnp.abs(found - images).max()) <= 0.1 + 1e-6
+        assert float(found.min()) >= 0 and float(found.max()) <= 1
+        harder, given = (
+            float(losses.cross_entropy(logits_fn(x), labels)) for x in (found, images)
+        )
+        assert harder > given
+
+    def test_penalty_flattens_and_attacks_harden(self, tiny_network, shared):
+        """Both against a plain teacher of as many epochs, on images not seen."""
+        images, labels = toy(40, seed=2)
+        images, labels = images / np.float32(255), jnp.asarray(labels)
+        flat = losses.Curvature(weight=1.0, h=2.0, statistics="batch")
+        attack = squeeze.Adversarial(eps=0.2, num_steps=3)
+
+        def judge(recipe):
+            variables = training.variables(train(tiny_network, recipe, shared))
+
+            def logits_fn(images):
+                return tiny_network.apply(variables, images)[0]
+
+            curved = losses.curvature(logits_fn, images, labels, flat, tiny_network.std)
+            found = squeeze.adversarial_images(
+                jax.random.key(0), logits_fn, images, labels, attack
+            )
+            return float(curved), float((logits_fn(found).argmax(1) == labels).mean())
+
+        plain = judge(PLAIN)
+        assert judge(PLAIN._replace(curvature=flat))[0] < 0.7 * plain[0]
+        assert judge(PLAIN._replace(adversarial=attack))[1] > plain[1] + 0.05
+
+    def test_refuses_what_cannot_be(self, tiny_network):
+        with pytest.raises(ValueError, match="eps -0.1, num_steps 3 and step_size"):
+            bad = PLAIN._replace(adversarial=squeeze.Adversarial(-0.1))
+            squeeze.make_step(tiny_network, bad, 15)
+        with pytest.raises(ValueError, match="unknown form of curvature 'bent'"):
+            bad = PLAIN._replace(curvature=losses.Curvature("bent"))
+            squeeze.make_step(tiny_network, bad, 15)

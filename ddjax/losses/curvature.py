@@ -53,6 +53,7 @@ CURVATURES = (
 _LITERAL = ("loss_difference", "gradient_difference")  # what the released code has
 _DIRECTIONS = ("gradient", "sign")
 _UNITS = ("model", "pixels", "model_rms", "pixels_rms")
+_STATISTICS = ("running", "batch")
 _LEAST = 1e-12  # a gradient below this has no direction that float32 could tell
 _OFFSET = 1e-7  # added by the released code
 
@@ -72,6 +73,11 @@ class Curvature(NamedTuple):
         divided by the standard deviation; "pixels": of [0, 1]. The same with "_rms":
         h is the root mean square of what is added, so it can be kept where the number
         of pixels changes (3 at 224 pixels is an rms of 0.0077, at 32 pixels 0.054).
+      statistics: of BatchNorm, frozen while the images move. "running": the released
+        code's, which training lets drift away from the batch's where the penalty is
+        strong: a network can then be flat with the ones and learn with the others.
+        "batch" (ours): the batch's own, as functions of the weights, which leaves no
+        such gap. Read in squeeze alone.
       literal: the released code to the letter: the gradient of the batch's mean, which
         shrinks with the batch, and 1e-7 added to every part of the direction and to its
         norm. Where images are fitted well, that constant is the direction, and is many
@@ -84,6 +90,7 @@ class Curvature(NamedTuple):
     direction: str = "gradient"
     units: str = "model"
     literal: bool = False
+    statistics: str = "running"
 
     @property
     def acts(self) -> bool:
@@ -101,6 +108,7 @@ class Curvature(NamedTuple):
             ("form", CURVATURES),
             ("direction", _DIRECTIONS),
             ("units", _UNITS),
+            ("statistics", _STATISTICS),
         ):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(
