@@ -103,6 +103,7 @@ def run(
             f"{len(suite)} attacks and batch_size={batch_size}; give at least 1 of each."
         )
     check_images(images, labels)
+    batch_size = min(batch_size, len(labels))
     if keep_images and remember is not None:
         raise ValueError(
             "images of remembered rounds are gone; give either keep_images or remember."
