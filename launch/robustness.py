@@ -10,7 +10,7 @@ import functools
 import jax
 import numpy as np
 
-from ddjax import attacks, checkpoint, metrics, parallel, tables
+from ddjax import attacks, checkpoint, parallel, tables
 from launch import inputs, meter, program, progress, titles
 
 _IDENTITY = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
@@ -111,8 +111,10 @@ def _attack(config, cell, stages, name, radius) -> None:
     suite = attacks.named(name, radius / 255, info.num_classes)
     images, labels = spread(cell.teacher.test, config.evaluate.attack_images)
     students = [_variables(cell, weights) for weights in cell.weights]
-    for student in students:
-        attacks.check(cell.network.apply, student, images[:64], info.num_classes, suite)
+    doubts = [
+        attacks.check(cell.network.apply, student, images, info.num_classes, suite)
+        for student in students
+    ]
     with meter.watch() as cost:
         outcomes = attacks.run(
             suite,
@@ -125,8 +127,9 @@ def _attack(config, cell, stages, name, radius) -> None:
             remember=functools.partial(_remembered, stages),
         )
     cost = cost.record()
-    for stage, outcome in zip(stages, outcomes):
-        record = {"stages": list(outcome.stages), **cost}
+    for stage, outcome, words in zip(stages, outcomes, doubts):
+        words = words + attacks.square_alarm(outcome.stages, len(labels))
+        record = {"stages": list(outcome.stages), "doubts": words, **cost}
         stage.finish({"clean": outcome.clean, "robust": outcome.robust}, record)
 
 
@@ -162,35 +165,49 @@ def _rows(cell, stages, pairs) -> list[dict]:
                 "clean": float(found["clean"].mean()),
                 "robust": float(found["robust"].mean()),
                 "num_images": len(found["clean"]),
+                "doubts": places[which].record().get("doubts", []),
             }
             rows.append(row)
             if radius and row["norm"] == "linf":
                 masks.setdefault(radius, []).append((row, found["robust"]))
         for radius, known in masks.items():
             left = functools.reduce(np.logical_and, (mask for _, mask in known))
-            worst = {"attack": tables.WORST, "robust": float(left.mean())}
+            worst = {"attack": tables.WORST, "robust": float(left.mean()), "doubts": []}
             rows.append({**known[0][0], **worst})
     return rows
 
 
 def alarms(rows: list[dict]) -> list[str]:
-    """What looks like masked gradients, in sentences, from the means over students."""
+    """What looks wrong, in sentences: of single attacks, and of the means over students.
+
+    Args:
+      rows: of attacked students.
+    """
     by = ("arm", "ipc", "labels", "recipe", "model")
     groups: dict = {}
     for row in rows:
-        if row["eps"] and row["attack"] != tables.WORST:
+        if row["attack"] != tables.WORST:
             groups.setdefault(tuple(row[field] for field in by), []).append(row)
     found = []
     for (arm, ipc, labels, recipe, model), mine in groups.items():
-        results: dict = {}
-        for row in mine:
-            cell = results.setdefault(row["attack"], {})
-            cell.setdefault(row["eps"] / 255, []).append(row["robust"])
-        results = {
-            name: {eps: metrics.mean_and_std(x)[0] for eps, x in cell.items()}
-            for name, cell in results.items()
-        }
-        clean = float(np.mean([row["clean"] for row in mine]))
         where = f"{titles.title(arm)}, IPC {ipc}, {labels} labels, {recipe}, {model}"
+        for row in mine:
+            radius = f" at {row['eps']:g}/255" if row["eps"] else ""
+            about = f"{where}, set {row['set']}, {row['attack']}{radius}"
+            found += [f"{about}: {told}" for told in row["doubts"]]
+        clean = float(np.mean([row["clean"] for row in mine]))
+        results = _means([row for row in mine if row["eps"]])
         found += [f"{where}: {told}" for told in attacks.alarms(clean, results)]
     return found
+
+
+def _means(rows) -> dict[str, dict[float, float]]:
+    """Accuracies by attack and radius in [0, 1], means over the students."""
+    results: dict = {}
+    for row in rows:
+        cell = results.setdefault(row["attack"], {})
+        cell.setdefault(row["eps"] / 255, []).append(row["robust"])
+    return {
+        name: {eps: float(np.mean(x)) for eps, x in cell.items()}
+        for name, cell in results.items()
+    }

@@ -1,6 +1,6 @@
 """Adversarial attacks: pure functions on images in [0, 1], run to the end by `run`."""
 
-from ddjax.attacks.alarms import alarms, check
+from ddjax.attacks.alarms import alarms, check, square_alarm
 from ddjax.attacks.apgd import apgd
 from ddjax.attacks.base import Attack
 from ddjax.attacks.carlini_wagner import carlini_wagner
@@ -30,6 +30,7 @@ __all__ = [
     "pgd",
     "run",
     "square",
+    "square_alarm",
     "torchattacks10",
     "vmi_fgsm",
 ]

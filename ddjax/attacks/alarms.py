@@ -11,7 +11,7 @@ import numpy as np
 from ddjax.attacks import base
 from ddjax.attacks.run import check_images
 
-__all__ = ["alarms", "check"]
+__all__ = ["alarms", "check", "square_alarm"]
 
 _LOOKED_AT = 64  # images; enough to see any of the faults
 _SAME = 1e-4  # of the largest logit: what a change of the batch may do by rounding
@@ -160,6 +160,31 @@ masked.']
             at = {name: found[eps] for name, found in group.items() if eps in found}
             words += _between_attacks(at, unit(eps))
     return words + _at_the_largest(linf)
+
+
+def square_alarm(stages: tuple, num_images: int) -> list[str]:
+    """What the end of a suite says of its beginning: AutoAttack's own check.
+
+    Args:
+      stages: of an `Outcome`.
+      num_images: N, all that were there.
+
+    Returns:
+      A sentence if Square, which needs no gradient, broke more than 0.2 % of the images
+      after attacks by the gradient had left them.
+    """
+    names = [stage["name"] for stage in stages]
+    if len(names) < 2 or names[-1] != "square":
+        return []
+    before, after = (stage["robust"] for stage in stages[-2:])
+    if before - after <= _SLACK * num_images:
+        return []
+    left, there = (_percent(count / num_images) for count in (after, before))
+    words = (
+        f"square leaves {left} of the {there} that withstood attacks by the gradient: "
+        "gradients may be masked."
+    )
+    return [words]
 
 
 def _between_attacks(at, eps):

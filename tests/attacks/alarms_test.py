@@ -160,3 +160,16 @@ class TestAlarms:
         assert self.told(apgd_ce_l2={0.1: 0.2, 0.5: 0.1}) == []
         (told,) = self.told(pgd100_l2={0.1: 0.6, 0.5: 0.2})
         assert "pgd100_l2 leaves 60.0 % at 0.1, no less than pgd10_l2" in told
+
+
+def test_square_after_gradients():
+    """More than two in a thousand that only a search without gradients finds."""
+
+    def stages(*left):
+        names = ("apgd-ce", "fab-t", "square")
+        return tuple({"name": n, "robust": r} for n, r in zip(names, left))
+
+    assert attacks.square_alarm(stages(500, 400, 398), 1000) == []
+    (words,) = attacks.square_alarm(stages(500, 400, 390), 1000)
+    assert "39.0 % of the 40.0 %" in words
+    assert attacks.square_alarm(stages(500, 400), 1000) == [], "no square at the end"

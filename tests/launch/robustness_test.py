@@ -1,6 +1,7 @@
 """Attacked students: what is kept, what is made again, and what is said."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -121,49 +122,44 @@ def test_students_scored_before_are_trained_again_to_be_attacked(tmp_path):
             assert all(np.isfinite(arrays[name]).all() for name in arrays)
 
 
-def test_a_suite_goes_on_from_its_last_round(run, tmp_path, monkeypatch):
+def test_a_suite_goes_on_from_its_last_round(run, monkeypatch):
     """What was found before a kill is not looked for again, and the end is the same."""
-    del tmp_path
-    config, workdir, _ = run
+    _, workdir, _ = run
+    config = quick(attacks=("restarts",), radii=(16.0,))
     found = evaluate.train(config, workdir, sources.finder(config, workdir))
-    with config.unlocked():
-        config.evaluate.attacks = ("apgd_t",)
-        config.evaluate.radii = (16.0,)
-    whole = robustness.measure(config, workdir, found)
-    with config.unlocked():
-        config.evaluate.attack_images = 39  # another stage
+    suite = (attacks.pgd(eps=16 / 255, num_steps=2, restarts=5),)
+    monkeypatch.setattr(attacks, "named", lambda *arguments: suite)
     made, real = [], attacks.run
 
     class Killed(Exception):
         pass
 
-    def killed(*arguments, remember, **options):
-        def watched(stage, index, make):
+    def watched(*arguments, remember, **options):
+        def watch(stage, round, make):
             def once():
-                made.append(index)
+                made.append(round)
                 if len(made) == 4:
                     raise Killed
                 return make()
 
-            return remember(stage, index, once)
+            return remember(stage, round, once)
 
-        return real(*arguments, remember=watched, **options)
+        return real(*arguments, remember=watch, **options)
 
-    monkeypatch.setattr(attacks, "run", killed)
+    monkeypatch.setattr(attacks, "run", watched)
     with pytest.raises(Killed):
         robustness.measure(config, workdir, found)
-    robustness.measure(config, workdir, found)
-    assert made[:5] == [0, 1, 2, 3, 3], "the round that was cut off is made again"
-    assert whole["attacks"][0]["attack"] == "apgd_t"
-    with config.unlocked():
-        config.evaluate.update(attack_images=40, attacks=("fgsm", "pgd10"))
-        config.evaluate.radii = (2.0, 16.0)
+    ended = robustness.measure(config, workdir, found)
+    assert made == [0, 1, 2, 3, 3, 4, *range(5)], "the round that was cut off once more"
+    for path in workdir.glob("attack/*restarts*"):
+        shutil.rmtree(path)
+    assert robustness.measure(config, workdir, found) == ended
 
 
 def test_teachers_are_looked_at_once_each(run):
     config, workdir, records = run
     names = [row["name"] for row in records["landscapes"]]
-    assert names == ["teacher", "GUARD teacher, weight 0.1"]
+    assert names == ["teacher", "GUARD teacher, weight 1"]
     for row in records["landscapes"]:
         assert np.shape(row["surface"]["loss"]) == (21, 21)
         assert abs(row["rayleigh"]) <= 1.001 * abs(row["top_eigenvalue"]) + 1e-6
@@ -171,6 +167,17 @@ def test_teachers_are_looked_at_once_each(run):
         landscapes.measure(config, workdir, sources.finder(config, workdir))
         == (records["landscapes"])
     )
+
+
+def test_doubts_of_single_attacks_are_told():
+    row = {"arm": "sre2l+guard/noise", "ipc": 1, "labels": "stored", "recipe": "wmdd"}
+    row |= {"model": "convnet", "set": 2, "student": 0, "attack": "fgsm", "eps": 2.0}
+    row |= {"clean": 0.5, "robust": 0.4, "doubts": ["no gradient."]}
+    (words,) = robustness.alarms([row])
+    assert words.startswith("SRe2L + GUARD, from noise, IPC 1, stored labels")
+    assert words.endswith("set 2, fgsm at 2/255: no gradient.")
+    pgd = {**row, "attack": "pgd100", "robust": 0.45, "doubts": []}
+    assert "fgsm reaches 40.0 % at 2/255" in robustness.alarms([row, pgd])[1]
 
 
 @pytest.mark.parametrize(
@@ -208,18 +215,18 @@ class TestStrengths:
         assert seen == [(0.1, 0.2, ("pgd20",)), (0.4, 0.2, ("pgd20",))]
         chosen = [(r["ipc"], r["weight"]) for r in rows if r["chosen"]]
         assert sorted(chosen) == [(1, 0.4), (10, 0.1)]
-        assert config.teachers.guard.curvature.weight == 0.1, "the given one stays"
+        assert config.teachers.guard.curvature.weight == 1.0, "the given one stays"
 
     def test_whole_search(self, tmp_path):
-        """A small one, with all its parts; its table is in the report."""
-        config = quick(strengths=(0.05, 0.5), attacks=("fgsm",), radii=(16.0,))
+        """Of one candidate, with all its parts; its table is in the report."""
+        config = quick(strengths=(0.5,), attacks=("fgsm",), radii=(16.0,), against=())
         with config.unlocked():
             config.squeeze.epochs = 1
             config.recipes.wmdd.epochs = 2
         evaluate.run(config, tmp_path)
         records = json.loads((tmp_path / "report" / "records.json").read_text())
-        assert [row["weight"] for row in records["strengths"]] == [0.05, 0.5]
-        assert sum(row["chosen"] for row in records["strengths"]) == 1
+        (row,) = records["strengths"]
+        assert (row["weight"], row["ipc"], row["chosen"]) == (0.5, 2, True)
         table = (tmp_path / "report" / "table.md").read_text()
         assert "| teacher | IPC | strength | clean | 16/255" in table
 
