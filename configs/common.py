@@ -107,3 +107,7 @@ def _quick(config):
     config.evaluate.whole_epochs = 0
     config.evaluate.labels = ("stored",)
     config.evaluate.against = ("random",)
+    config.evaluate.strengths = ()
+    if config.evaluate.attacks:
+        config.evaluate.attacks = ("pgd10",)
+        config.evaluate.attack_images = 20

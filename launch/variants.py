@@ -35,6 +35,7 @@ def config_of(config, arm: str, ipc: int):
             f"the arm {arm!r} has a teacher {name!r}; config.teachers has {known}."
         )
     changed, changes = copy.deepcopy(config), config.teachers[name].to_dict()
+    changes.setdefault("restore", "")  # the main one's weights are not this one's
     penalty = changes.get("curvature", {})
     if "weight" in penalty:
         penalty["weight"] = weight_at(penalty["weight"], ipc)

@@ -7,7 +7,7 @@ import pytest
 
 from ddjax import recipes, relabel, student
 from ddjax.types import DataInfo
-from launch import inputs, recover, students
+from launch import arms, inputs, recover, students
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py"))
@@ -26,7 +26,8 @@ def test_builds_locked_and_documented(name):
         config.recover.ipcs = 1
     for word in ("Method:", "Command:", "Hardware:", "Expected:", "https://arxiv.org"):
         assert word in load(name).__doc__
-    for section in (config.recover.method, "wmdd", "sre2l", "cda"):
+    method, _ = arms.split(arms.ours(config))
+    for section in (method, "wmdd", "sre2l", "cda"):
         assert section in config.methods
 
 
@@ -41,7 +42,7 @@ def test_refuses_an_unknown_argument(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_step_of_quick(name, tmp_path):
     config = load(name).get_config("quick")
-    config.methods[config.recover.method].num_steps = 1
+    config.methods[arms.split(arms.ours(config))[0]].num_steps = 1
     (distilled,) = recover.run(config, tmp_path)
     assert distilled.images.images.shape == (20, 8, 8, 1)
     assert distilled.images.images.dtype == "uint8"

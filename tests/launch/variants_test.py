@@ -32,6 +32,26 @@ def test_a_teacher_changes_what_it_names_and_nothing_else(config):
     assert variants.config_of(config, "sre2l/noise", 1) is config
 
 
+def test_a_teacher_of_its_own_is_trained_where_the_main_one_is_restored(config):
+    config.squeeze.restore = "resnet18.pth"
+    assert variants.config_of(config, "sre2l+long/noise", 1).squeeze.restore == ""
+    config.teachers.long.restore = "robust.pth"
+    found = variants.config_of(config, "sre2l+long/noise", 1)
+    assert found.squeeze.restore == "robust.pth"
+
+
+def test_each_other_teacher_is_there_once(config):
+    """The same network for every ipc, unless its strength depends on it."""
+    config.recover.ipc = (1, 10, 100)
+    config.teachers.flat = {"curvature": {"weight": ((1, 1.0), (10, 0.1))}}
+    arms = ("random", "sre2l+long/noise", "random+long")
+    assert len(variants.others(config, arms)) == 1
+    weights = [
+        c.squeeze.curvature.weight for c in variants.others(config, ("random+flat",))
+    ]
+    assert weights == [1.0, 0.1]
+
+
 def test_unknown_teachers_and_fields_are_named(config):
     with pytest.raises(ValueError, match="'short'; config.teachers has long"):
         variants.config_of(config, "sre2l+short/noise", 1)
