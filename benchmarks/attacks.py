@@ -1,0 +1,427 @@
+"""Attacks beside PyTorch's, and what a robust teacher costs, as ratios of one run.
+
+    python -m benchmarks.attacks --torch_python=PATH    # a Python with torch; see below
+    python -m benchmarks.attacks                        # ours alone
+    python -m benchmarks.attacks overhead               # or only some of the parts
+    python -m benchmarks.attacks students
+    python -m benchmarks.attacks speed --images=200 --eps=24 --queries=500
+
+speed: PGD-100 and AutoAttack against torchattacks' and the authors' own, on the same
+network, weights, images and threads, in turns; the other side is
+`torch_reference/attacks.py`. overhead: seconds, operations and memory of a step of
+training a teacher with each form of curvature, or on adversarial images, over a plain
+one. students: PGD-100 on several at once against one by one. Records go to
+benchmarks/results/attacks/.
+"""
+
+import argparse
+import functools
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddjax import attacks, data, loop, losses, models, parallel, squeeze, training
+from launch import inputs
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "attacks"
+TORCH = pathlib.Path(__file__).parent / "torch_reference" / "attacks.py"
+SIDE = 32  # pixels; the digits' eight, each four times
+BATCH = 128  # of training
+PGD_STEPS = 100
+# Operations and memory over a plain step, of spec and docstrings: on a toy network.
+EXPECTED = {
+    "loss_difference": (3.3, 2.4),
+    "gradient_difference": (5.4, 3.7),
+    "gradient_difference_squared": (5.4, 3.7),
+    "hessian_norm": (4.3, 2.7),
+    "hessian_norm_squared": (4.3, 2.7),
+    "gauss_newton": (3.2, 2.2),
+    "gradient_norm": (3.0, None),
+    "adversarial 1": (1.7, None),
+    "adversarial 3": (3.0, None),
+    "adversarial 10": (7.7, None),
+}
+NETWORKS = {
+    "convnet, width 32": {"name": "convnet", "width": 32, "depth": 3},
+    "resnet18, width 16": {"name": "resnet18", "width": 16},
+}
+
+
+def digits(split: str):
+    """The embedded digits at 32 pixels and in three channels."""
+    found = data.load("digits", split)
+    times = SIDE // found.info.shape[0]
+    images = np.repeat(found.images.repeat(times, 1).repeat(times, 2), 3, 3)
+    shape = images.shape[1:]
+    info = found.info._replace(
+        shape=shape, mean=found.info.mean * 3, std=found.info.std * 3
+    )
+    return found._replace(images=images, info=info)
+
+
+def trained(epochs: int):
+    """A ConvNet, what it has learned in a moment, and the digits it was not shown."""
+    train, test = digits("train"), digits("test")
+    network = _network("convnet, width 32", train.info)
+    recipe = squeeze.Recipe(batch_size=BATCH, epochs=epochs, crop_scale=(1.0, 1.0))
+    recipe, count = recipe._replace(flip=False), len(train.labels)
+    state = squeeze.init(jax.random.key(0), network, recipe, count)
+    step = squeeze.make_step(network, recipe, count)
+    shared, steps = (train.images, train.labels), squeeze.num_steps(recipe, count)
+    state = loop.run(step, state, shared, jax.random.key(1), range(steps))
+    return network, jax.device_get(training.variables(state)), test
+
+
+def attacked(network, variables, test, count: int):
+    """(images, labels): `count` of those the network knows, or all; both sides' work."""
+    logits = _logits(network, variables, test.images / np.float32(255))
+    known = np.flatnonzero(logits.argmax(1) == test.labels)
+    rows = known[np.linspace(0, len(known) - 1, min(count, len(known))).astype(int)]
+    return test.images[rows] / np.float32(255), test.labels[rows]
+
+
+def _network(name, info):
+    return inputs.build_network(ConfigDict(NETWORKS[name]), info)
+
+
+def _logits(network, variables, images):
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(jax.jit(network.apply)(variables, images)[0])
+
+
+# Beside torch -------------------------------------------------------------------------
+
+
+class Torch:
+    """The other side, a program that waits for its turn."""
+
+    def __init__(self, python, folder):
+        self._process = subprocess.Popen(
+            [python, str(TORCH), folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, word: str):
+        """Its answer, when it is done."""
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"torch ended before it answered {word!r}; see above.")
+        return json.loads(answer)
+
+    def close(self):
+        """Ends it."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def speed(options):
+    """Images per second of both sides, attack by attack, and what was left."""
+    network, variables, test = trained(options.epochs)
+    images, labels = attacked(network, variables, test, options.images)
+    eps = options.eps / 255
+    *gradient_based, _ = attacks.autoattack(eps, num_classes=10)
+    square = attacks.square(eps=eps, num_queries=options.queries)
+    suites = {
+        "pgd": (attacks.pgd(eps=eps, num_steps=PGD_STEPS),),
+        "autoattack": (*gradient_based, square),
+    }
+    key = jax.random.key(2)
+
+    def ours(word, batch_size=options.batch_size or len(images)):
+        (found,) = attacks.run(
+            suites[word],
+            network.apply,
+            [variables],
+            images,
+            labels,
+            key,
+            batch_size=batch_size,
+        )
+        return found.stages
+
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = None
+        if options.torch_python:
+            theirs = _start_torch(options, folder, network, variables, test.info, images, labels)
+        for word in suites:
+            yield from _stages(word, ours, theirs, len(images), options)
+        if theirs:
+            theirs.close()
+
+
+def _start_torch(options, folder, network, variables, info, images, labels):
+    """Torch with our network, once its logits are ours."""
+    given = {"images": images, "labels": labels, **models.to_torch(variables)}
+    np.savez(pathlib.Path(folder) / "given.npz", **given)
+    numbers = {
+        "eps": options.eps / 255,
+        "steps": PGD_STEPS,
+        "queries": options.queries,
+        "threads": _threads(),
+        "gpu": not parallel.is_cpu(),
+        "mean": info.mean,
+        "std": info.std,
+    }
+    (pathlib.Path(folder) / "given.json").write_text(json.dumps(numbers))
+    theirs = Torch(options.torch_python, folder)
+    answer = theirs.ask("logits")
+    logits = _logits(network, variables, images)
+    apart = np.abs(answer.pop("logits") - logits).max() / np.abs(logits).max()
+    print(f"logits within {apart:.0e} of the largest; torch: {answer}", flush=True)
+    if not apart < 1e-5:
+        raise RuntimeError(f"the two networks' logits differ by {apart:.0e}.")
+    return theirs
+
+
+def _stages(word, ours, theirs, count, options):
+    """A record for each stage, and one for all of them."""
+    began = time.perf_counter()
+    ours(word)
+    first = time.perf_counter() - began
+    if theirs:
+        theirs.ask(word)  # its first time too
+    here, there = [], []
+    for _ in range(options.rounds):
+        here.append(ours(word))
+        if theirs:
+            there.append(theirs.ask(word))
+    whole = [sum(stage["seconds"] for stage in turn) for turn in here]
+    for i, stage in enumerate(here[0]):
+        yield _compared(word, stage["name"], here, there, slice(i, i + 1), count)
+    if len(here[0]) > 1:
+        yield _compared(word, "all", here, there, slice(None), count)
+    compiling = first - statistics.median(whole)
+    yield {"part": "speed", "attack": word, "stage": "compile", "seconds": compiling}
+
+
+def _compared(word, stage, here, there, which, count):
+    def total(turns):
+        return [sum(found["seconds"] for found in turn[which]) for turn in turns]
+
+    mine = total(here)
+    record = {
+        "part": "speed",
+        "attack": word,
+        "stage": stage,
+        "images": count,
+        "seconds": statistics.median(mine),
+        "images_per_second": count / statistics.median(mine),
+        "robust": [turn[which][-1]["robust"] for turn in here],
+    }
+    if there:
+        other = total(there)
+        record["torch_seconds"] = statistics.median(other)
+        record["torch_images_per_second"] = count / statistics.median(other)
+        record["torch_robust"] = [turn[which][-1]["robust"] for turn in there]
+        record["ratio"] = statistics.median(t / o for t, o in zip(other, mine))
+    return record
+
+
+# What a robust teacher costs ----------------------------------------------------------
+
+
+def overhead(options):
+    """A step of each way of training against a plain one, in turns."""
+    train = digits("train")
+    count = BATCH
+    shared = jax.device_put((train.images[:count], train.labels[:count]))
+    for name in options.networks.split(";"):
+        network = _network(name, train.info)
+        plain = _Trained(network, squeeze.Recipe(), shared)
+        for form, recipe in _recipes().items():
+            other = _Trained(network, recipe, shared)
+            ratios = _ratios(plain, other, options.steps)
+            yield {
+                "part": "overhead",
+                "network": name,
+                "form": form,
+                "batch": BATCH,
+                "seconds": ratios,
+                "operations": other.cost.flops / plain.cost.flops,
+                "memory": other.cost.memory / plain.cost.memory,
+                "compile_seconds": other.compile_seconds,
+                "expected_operations": EXPECTED[form][0],
+                "expected_memory": EXPECTED[form][1],
+            }
+
+
+def _recipes():
+    plain = squeeze.Recipe()
+    recipes = {
+        form: plain._replace(curvature=losses.Curvature(form=form, weight=0.1))
+        for form in losses.CURVATURES
+    }
+    for steps in (1, 3, 10):
+        adversarial = squeeze.Adversarial(eps=8 / 255, num_steps=steps)
+        recipes[f"adversarial {steps}"] = plain._replace(adversarial=adversarial)
+    return recipes
+
+
+class _Trained:
+    """A network in training, step by step."""
+
+    def __init__(self, network, recipe, shared):
+        recipe = recipe._replace(batch_size=BATCH, crop_scale=(1.0, 1.0))
+        step = squeeze.make_step(network, recipe, BATCH)
+        self._program, self._shared = parallel.single.compile(step), shared
+        self._key = jax.random.key(1)
+        self._state = squeeze.init(jax.random.key(0), network, recipe, BATCH)
+        self.cost = parallel.cost(self._program, *self._arguments())
+        began = time.perf_counter()
+        self.step()
+        self.compile_seconds = time.perf_counter() - began
+        self.step()
+
+    def _arguments(self):
+        return self._state, jnp.int32(0), self._shared, self._key
+
+    def step(self) -> float:
+        """Its seconds."""
+        began = time.perf_counter()
+        self._state, _ = jax.block_until_ready(self._program(*self._arguments()))
+        return time.perf_counter() - began
+
+
+def _ratios(plain, other, steps):
+    """The median of the ratios of neighbours."""
+    seconds = [(plain.step(), other.step()) for _ in range(steps)]
+    return statistics.median(theirs / ours for ours, theirs in seconds)
+
+
+# Many students ------------------------------------------------------------------------
+
+
+def students(options):
+    """PGD-100 on copies of one student (all have the same work), together or not."""
+    network, variables, test = trained(options.epochs)
+    images, labels = attacked(network, variables, test, options.images)
+    eps, number = options.eps / 255, options.students
+    run = functools.partial(
+        attacks.run,
+        (attacks.pgd(eps=eps, num_steps=PGD_STEPS),),
+        network.apply,
+        images=images,
+        labels=labels,
+        key=jax.random.key(2),
+        batch_size=len(images),
+    )
+    forms = {
+        "together": lambda: run(variables=[variables] * number),
+        "one by one": lambda: [run(variables=[variables])[0] for _ in range(number)],
+    }
+    seconds, left = {name: [] for name in forms}, {}
+    for turn in range(options.rounds + 1):
+        for name, form in forms.items():
+            began = time.perf_counter()
+            left[name] = [int(found.robust.sum()) for found in form()]
+            if turn:  # the first compiles
+                seconds[name].append(time.perf_counter() - began)
+    pairs = zip(seconds["together"], seconds["one by one"])
+    yield {
+        "part": "students",
+        "students": number,
+        "images": len(images),
+        **{name: statistics.median(values) for name, values in seconds.items()},
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "robust": left["together"],
+        "same": left["together"] == left["one by one"],
+    }
+
+
+# Records ------------------------------------------------------------------------------
+
+
+def _line(record):
+    if record["part"] == "students":
+        return (
+            f"{record['students']} students together {record['ratio']:.2f}x one by one, "
+            f"{record['robust']} robust"
+        )
+    if record["part"] == "overhead":
+        expected = " and ".join(str(record[f"expected_{x}"]) for x in ("operations", "memory"))
+        return (
+            f"{record['network']:<20} {record['form']:<28} "
+            f"{record['seconds']:5.2f} x seconds, {record['operations']:5.2f} x operations, "
+            f"{record['memory']:5.2f} x memory (expected {expected})"
+        )
+    words = f"{record['attack']:<10} {record['stage']:<8} {record['seconds']:8.2f} s"
+    if "images" not in record:
+        return words
+    words += f", {record['images_per_second']:7.2f} images/s, {record['robust']} robust"
+    if "ratio" in record:
+        words += (
+            f"; torch {record['torch_seconds']:8.2f} s, {record['torch_robust']} robust: "
+            f"{record['ratio']:.2f} x"
+        )
+    return words
+
+
+def _threads():
+    return len(os.sched_getaffinity(0))
+
+
+def _machine():
+    device = jax.devices()[0]
+    commit = ["git", "-C", str(TORCH.parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(commit, capture_output=True, text=True)
+    return {
+        "device": f"{device.platform} {device.device_kind}",
+        "threads": _threads(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "commit": found.stdout.strip(),
+        "load": [round(load, 1) for load in os.getloadavg()],
+    }
+
+
+def main():
+    parts = {"speed": speed, "overhead": overhead, "students": students}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=", ".join(parts))
+    parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--batch_size", type=int, default=0, help="of ours; 0 for all")
+    parser.add_argument("--eps", type=float, default=24, help="in levels of 255")
+    parser.add_argument("--epochs", type=int, default=6, help="of the network attacked")
+    parser.add_argument("--queries", type=int, default=500, help="of Square, of 5,000")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of both sides")
+    parser.add_argument("--steps", type=int, default=15, help="pairs of `overhead`")
+    parser.add_argument("--networks", default=";".join(NETWORKS), help="of `overhead`")
+    parser.add_argument("--students", type=int, default=5)
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(parts)
+    if unknown:
+        parser.error(f"unknown part {min(unknown)!r}; known: {', '.join(parts)}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    asked = vars(options) | {"torch_python": bool(options.torch_python)}
+    for name in options.parts or parts:
+        if name == "speed" and not options.torch_python:
+            print("no --torch_python: only ours is timed")
+        machine, records = _machine(), []
+        for record in parts[name](options):
+            print(_line(record), flush=True)
+            records.append(record)
+        machine["load_after"] = [round(load, 1) for load in os.getloadavg()]
+        told = {"machine": machine, "options": asked, "records": records}
+        kind = "cpu" if parallel.is_cpu() else "accelerator"
+        text = json.dumps(told, indent=1) + "\n"
+        (RESULTS / f"{name}-{kind}.json").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
