@@ -4,11 +4,13 @@
     python -m benchmarks.attacks                        # ours alone
     python -m benchmarks.attacks overhead               # or only some of the parts
     python -m benchmarks.attacks students
-    python -m benchmarks.attacks speed --images=200 --eps=24 --queries=500
+    python -m benchmarks.attacks speed --images=200 --eps=16 --queries=500
 
 speed: PGD-100 and AutoAttack against torchattacks' and the authors' own, on the same
 network, weights, images and threads, in turns; the other side is
-`torch_reference/attacks.py`. overhead: seconds, operations and memory of a step of
+`torch_reference/attacks.py`. (Where other programs run, give --threads=1: PyTorch's
+threads wait for each other, and one that is kept from its core stops all; two were
+eight times slower than one on a machine with a load of five.) overhead: seconds, operations and memory of a step of
 training a teacher with each form of curvature, or on adversarial images, over a plain
 one. students: PGD-100 on several at once against one by one. Records go to
 benchmarks/results/attacks/.
@@ -17,7 +19,6 @@ benchmarks/results/attacks/.
 import argparse
 import functools
 import json
-import math
 import os
 import pathlib
 import platform
@@ -142,7 +143,7 @@ def speed(options):
     }
     key = jax.random.key(2)
 
-    def ours(word, batch_size=options.batch_size or len(images)):
+    def ours(word):
         (found,) = attacks.run(
             suites[word],
             network.apply,
@@ -150,14 +151,16 @@ def speed(options):
             images,
             labels,
             key,
-            batch_size=batch_size,
+            batch_size=options.batch_size or len(images),
         )
         return found.stages
 
     with tempfile.TemporaryDirectory() as folder:
         theirs = None
         if options.torch_python:
-            theirs = _start_torch(options, folder, network, variables, test.info, images, labels)
+            theirs = _start_torch(
+                options, folder, network, variables, test.info, images, labels
+            )
         for word in suites:
             yield from _stages(word, ours, theirs, len(images), options)
         if theirs:
@@ -193,8 +196,6 @@ def _stages(word, ours, theirs, count, options):
     began = time.perf_counter()
     ours(word)
     first = time.perf_counter() - began
-    if theirs:
-        theirs.ask(word)  # its first time too
     here, there = [], []
     for _ in range(options.rounds):
         here.append(ours(word))
@@ -353,7 +354,9 @@ def _line(record):
             f"{record['robust']} robust"
         )
     if record["part"] == "overhead":
-        expected = " and ".join(str(record[f"expected_{x}"]) for x in ("operations", "memory"))
+        expected = " and ".join(
+            str(record[f"expected_{x}"]) for x in ("operations", "memory")
+        )
         return (
             f"{record['network']:<20} {record['form']:<28} "
             f"{record['seconds']:5.2f} x seconds, {record['operations']:5.2f} x operations, "
@@ -375,17 +378,21 @@ def _threads():
     return len(os.sched_getaffinity(0))
 
 
+def _load():
+    return [round(load, 1) for load in os.getloadavg()]
+
+
 def _machine():
     device = jax.devices()[0]
     commit = ["git", "-C", str(TORCH.parent), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(commit, capture_output=True, text=True)
+    found = subprocess.run(commit, check=False, capture_output=True, text=True)
     return {
         "device": f"{device.platform} {device.device_kind}",
         "threads": _threads(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "commit": found.stdout.strip(),
-        "load": [round(load, 1) for load in os.getloadavg()],
+        "load": _load(),
     }
 
 
@@ -396,17 +403,22 @@ def main():
     parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--batch_size", type=int, default=0, help="of ours; 0 for all")
-    parser.add_argument("--eps", type=float, default=24, help="in levels of 255")
+    parser.add_argument("--eps", type=float, default=16, help="in levels of 255")
     parser.add_argument("--epochs", type=int, default=6, help="of the network attacked")
     parser.add_argument("--queries", type=int, default=500, help="of Square, of 5,000")
     parser.add_argument("--rounds", type=int, default=2, help="turns of both sides")
     parser.add_argument("--steps", type=int, default=15, help="pairs of `overhead`")
     parser.add_argument("--networks", default=";".join(NETWORKS), help="of `overhead`")
     parser.add_argument("--students", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of both sides; all by default")
     options = parser.parse_args()
     unknown = set(options.parts) - set(parts)
     if unknown:
         parser.error(f"unknown part {min(unknown)!r}; known: {', '.join(parts)}")
+    if options.threads:
+        # Before either side begins: jax counts the cores, and torch's side inherits them.
+        cores = sorted(os.sched_getaffinity(0))[: options.threads]
+        os.sched_setaffinity(0, cores)
     RESULTS.mkdir(parents=True, exist_ok=True)
     asked = vars(options) | {"torch_python": bool(options.torch_python)}
     for name in options.parts or parts:
@@ -416,7 +428,7 @@ def main():
         for record in parts[name](options):
             print(_line(record), flush=True)
             records.append(record)
-        machine["load_after"] = [round(load, 1) for load in os.getloadavg()]
+        machine["load_after"] = _load()
         told = {"machine": machine, "options": asked, "records": records}
         kind = "cpu" if parallel.is_cpu() else "accelerator"
         text = json.dumps(told, indent=1) + "\n"
