@@ -8,12 +8,12 @@
 
 speed: PGD-100 and AutoAttack against torchattacks' and the authors' own, on the same
 network, weights, images and threads, in turns; the other side is
-`torch_reference/attacks.py`. (Where other programs run, give --threads=1: PyTorch's
-threads wait for each other, and one that is kept from its core stops all; two were
-eight times slower than one on a machine with a load of five.) overhead: seconds, operations and memory of a step of
-training a teacher with each form of curvature, or on adversarial images, over a plain
-one. students: PGD-100 on several at once against one by one. Records go to
-benchmarks/results/attacks/.
+`torch_reference/attacks.py`. Where other programs run, give --threads=1: PyTorch's
+threads wait for each other, and one that is kept from its core stops all (two took
+eight times as long as one, at a load of five). overhead: seconds, operations and memory
+of a step of training a teacher with each form of curvature, or on adversarial images,
+over a plain one. students: PGD-100 on several at once against one by one. Records go
+to benchmarks/results/attacks/.
 """
 
 import argparse
@@ -28,77 +28,14 @@ import tempfile
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from ddjax import attacks, data, loop, losses, models, parallel, squeeze, training
-from launch import inputs
+from benchmarks import overhead, subjects
+from ddjax import attacks, models, parallel
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "attacks"
 TORCH = pathlib.Path(__file__).parent / "torch_reference" / "attacks.py"
-SIDE = 32  # pixels; the digits' eight, each four times
-BATCH = 128  # of training
 PGD_STEPS = 100
-# Operations and memory over a plain step, of spec and docstrings: on a toy network.
-EXPECTED = {
-    "loss_difference": (3.3, 2.4),
-    "gradient_difference": (5.4, 3.7),
-    "gradient_difference_squared": (5.4, 3.7),
-    "hessian_norm": (4.3, 2.7),
-    "hessian_norm_squared": (4.3, 2.7),
-    "gauss_newton": (3.2, 2.2),
-    "gradient_norm": (3.0, None),
-    "adversarial 1": (1.7, None),
-    "adversarial 3": (3.0, None),
-    "adversarial 10": (7.7, None),
-}
-NETWORKS = {
-    "convnet, width 32": {"name": "convnet", "width": 32, "depth": 3},
-    "resnet18, width 16": {"name": "resnet18", "width": 16},
-}
-
-
-def digits(split: str):
-    """The embedded digits at 32 pixels and in three channels."""
-    found = data.load("digits", split)
-    times = SIDE // found.info.shape[0]
-    images = np.repeat(found.images.repeat(times, 1).repeat(times, 2), 3, 3)
-    shape = images.shape[1:]
-    info = found.info._replace(
-        shape=shape, mean=found.info.mean * 3, std=found.info.std * 3
-    )
-    return found._replace(images=images, info=info)
-
-
-def trained(epochs: int):
-    """A ConvNet, what it has learned in a moment, and the digits it was not shown."""
-    train, test = digits("train"), digits("test")
-    network = _network("convnet, width 32", train.info)
-    recipe = squeeze.Recipe(batch_size=BATCH, epochs=epochs, crop_scale=(1.0, 1.0))
-    recipe, count = recipe._replace(flip=False), len(train.labels)
-    state = squeeze.init(jax.random.key(0), network, recipe, count)
-    step = squeeze.make_step(network, recipe, count)
-    shared, steps = (train.images, train.labels), squeeze.num_steps(recipe, count)
-    state = loop.run(step, state, shared, jax.random.key(1), range(steps))
-    return network, jax.device_get(training.variables(state)), test
-
-
-def attacked(network, variables, test, count: int):
-    """(images, labels): `count` of those the network knows, or all; both sides' work."""
-    logits = _logits(network, variables, test.images / np.float32(255))
-    known = np.flatnonzero(logits.argmax(1) == test.labels)
-    rows = known[np.linspace(0, len(known) - 1, min(count, len(known))).astype(int)]
-    return test.images[rows] / np.float32(255), test.labels[rows]
-
-
-def _network(name, info):
-    return inputs.build_network(ConfigDict(NETWORKS[name]), info)
-
-
-def _logits(network, variables, images):
-    with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.jit(network.apply)(variables, images)[0])
 
 
 # Beside torch -------------------------------------------------------------------------
@@ -132,8 +69,8 @@ class Torch:
 
 def speed(options):
     """Images per second of both sides, attack by attack, and what was left."""
-    network, variables, test = trained(options.epochs)
-    images, labels = attacked(network, variables, test, options.images)
+    network, variables, test = subjects.trained(options.epochs)
+    images, labels = subjects.attacked(network, variables, test, options.images)
     eps = options.eps / 255
     *gradient_based, _ = attacks.autoattack(eps, num_classes=10)
     square = attacks.square(eps=eps, num_queries=options.queries)
@@ -158,13 +95,15 @@ def speed(options):
     with tempfile.TemporaryDirectory() as folder:
         theirs = None
         if options.torch_python:
-            theirs = _start_torch(
-                options, folder, network, variables, test.info, images, labels
-            )
-        for word in suites:
-            yield from _stages(word, ours, theirs, len(images), options)
-        if theirs:
-            theirs.close()
+            given = (network, variables, test.info, images, labels)
+            theirs, about = _start_torch(options, folder, *given)
+            yield about
+        try:
+            for word in suites:
+                yield from _stages(word, ours, theirs, len(images), options)
+        finally:
+            if theirs:
+                theirs.close()
 
 
 def _start_torch(options, folder, network, variables, info, images, labels):
@@ -183,12 +122,12 @@ def _start_torch(options, folder, network, variables, info, images, labels):
     (pathlib.Path(folder) / "given.json").write_text(json.dumps(numbers))
     theirs = Torch(options.torch_python, folder)
     answer = theirs.ask("logits")
-    logits = _logits(network, variables, images)
+    logits = subjects.logits_of(network, variables, images)
     apart = np.abs(answer.pop("logits") - logits).max() / np.abs(logits).max()
-    print(f"logits within {apart:.0e} of the largest; torch: {answer}", flush=True)
     if not apart < 1e-5:
+        theirs.close()
         raise RuntimeError(f"the two networks' logits differ by {apart:.0e}.")
-    return theirs
+    return theirs, {"part": "speed", "apart": float(apart), **answer}
 
 
 def _stages(word, ours, theirs, count, options):
@@ -233,84 +172,13 @@ def _compared(word, stage, here, there, which, count):
     return record
 
 
-# What a robust teacher costs ----------------------------------------------------------
-
-
-def overhead(options):
-    """A step of each way of training against a plain one, in turns."""
-    train = digits("train")
-    count = BATCH
-    shared = jax.device_put((train.images[:count], train.labels[:count]))
-    for name in options.networks.split(";"):
-        network = _network(name, train.info)
-        plain = _Trained(network, squeeze.Recipe(), shared)
-        for form, recipe in _recipes().items():
-            other = _Trained(network, recipe, shared)
-            ratios = _ratios(plain, other, options.steps)
-            yield {
-                "part": "overhead",
-                "network": name,
-                "form": form,
-                "batch": BATCH,
-                "seconds": ratios,
-                "operations": other.cost.flops / plain.cost.flops,
-                "memory": other.cost.memory / plain.cost.memory,
-                "compile_seconds": other.compile_seconds,
-                "expected_operations": EXPECTED[form][0],
-                "expected_memory": EXPECTED[form][1],
-            }
-
-
-def _recipes():
-    plain = squeeze.Recipe()
-    recipes = {
-        form: plain._replace(curvature=losses.Curvature(form=form, weight=0.1))
-        for form in losses.CURVATURES
-    }
-    for steps in (1, 3, 10):
-        adversarial = squeeze.Adversarial(eps=8 / 255, num_steps=steps)
-        recipes[f"adversarial {steps}"] = plain._replace(adversarial=adversarial)
-    return recipes
-
-
-class _Trained:
-    """A network in training, step by step."""
-
-    def __init__(self, network, recipe, shared):
-        recipe = recipe._replace(batch_size=BATCH, crop_scale=(1.0, 1.0))
-        step = squeeze.make_step(network, recipe, BATCH)
-        self._program, self._shared = parallel.single.compile(step), shared
-        self._key = jax.random.key(1)
-        self._state = squeeze.init(jax.random.key(0), network, recipe, BATCH)
-        self.cost = parallel.cost(self._program, *self._arguments())
-        began = time.perf_counter()
-        self.step()
-        self.compile_seconds = time.perf_counter() - began
-        self.step()
-
-    def _arguments(self):
-        return self._state, jnp.int32(0), self._shared, self._key
-
-    def step(self) -> float:
-        """Its seconds."""
-        began = time.perf_counter()
-        self._state, _ = jax.block_until_ready(self._program(*self._arguments()))
-        return time.perf_counter() - began
-
-
-def _ratios(plain, other, steps):
-    """The median of the ratios of neighbours."""
-    seconds = [(plain.step(), other.step()) for _ in range(steps)]
-    return statistics.median(theirs / ours for ours, theirs in seconds)
-
-
 # Many students ------------------------------------------------------------------------
 
 
 def students(options):
     """PGD-100 on copies of one student (all have the same work), together or not."""
-    network, variables, test = trained(options.epochs)
-    images, labels = attacked(network, variables, test, options.images)
+    network, variables, test = subjects.trained(options.epochs)
+    images, labels = subjects.attacked(network, variables, test, options.images)
     eps, number = options.eps / 255, options.students
     run = functools.partial(
         attacks.run,
@@ -362,6 +230,8 @@ def _line(record):
             f"{record['seconds']:5.2f} x seconds, {record['operations']:5.2f} x operations, "
             f"{record['memory']:5.2f} x memory (expected {expected})"
         )
+    if "apart" in record:
+        return f"logits are {record['apart']:.0e} apart; torch's side: {record}"
     words = f"{record['attack']:<10} {record['stage']:<8} {record['seconds']:8.2f} s"
     if "images" not in record:
         return words
@@ -397,7 +267,7 @@ def _machine():
 
 
 def main():
-    parts = {"speed": speed, "overhead": overhead, "students": students}
+    parts = {"speed": speed, "overhead": overhead.overhead, "students": students}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=", ".join(parts))
     parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch")
@@ -408,7 +278,9 @@ def main():
     parser.add_argument("--queries", type=int, default=500, help="of Square, of 5,000")
     parser.add_argument("--rounds", type=int, default=2, help="turns of both sides")
     parser.add_argument("--steps", type=int, default=15, help="pairs of `overhead`")
-    parser.add_argument("--networks", default=";".join(NETWORKS), help="of `overhead`")
+    parser.add_argument(
+        "--networks", default=";".join(subjects.NETWORKS), help="of `overhead`"
+    )
     parser.add_argument("--students", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of both sides; all by default")
     options = parser.parse_args()

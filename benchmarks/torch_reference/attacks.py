@@ -9,6 +9,7 @@ on a line of stdin, "logits", "pgd" or "autoattack", is answered by a line of JS
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -85,6 +86,12 @@ def autoattack(model, images, labels, numbers):
     return stages
 
 
+def versions():
+    """Of what is timed here."""
+    names = ("torch", "torchattacks", "pyautoattack")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     numbers = json.loads((folder / "given.json").read_text())
@@ -104,8 +111,8 @@ def main():
     with contextlib.redirect_stdout(sys.stderr):
         for word in map(str.strip, sys.stdin):
             if word == "logits":
-                answer = {"logits": model(images).tolist(), "torch": torch.__version__}
-                answer |= {"device": device, "threads": torch.get_num_threads()}
+                answer = {"logits": model(images).tolist(), "device": device}
+                answer |= {"threads": torch.get_num_threads(), "versions": versions()}
             else:
                 answer = attacks[word](model, images, labels.long(), numbers)
             print(json.dumps(answer), file=answers)
