@@ -300,11 +300,14 @@ def main():
         for record in parts[name](options):
             print(_line(record), flush=True)
             records.append(record)
-        machine["load_after"] = _load()
-        told = {"machine": machine, "options": asked, "records": records}
-        kind = "cpu" if parallel.is_cpu() else "accelerator"
-        text = json.dumps(told, indent=1) + "\n"
-        (RESULTS / f"{name}-{kind}.json").write_text(text)
+            machine["load_after"] = _load()
+            told = {"machine": machine, "options": asked, "records": records}
+            _write(name, told)  # what follows may take long
+
+
+def _write(name, told):
+    kind = "cpu" if parallel.is_cpu() else "accelerator"
+    (RESULTS / f"{name}-{kind}.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":
