@@ -60,6 +60,8 @@ def entries(config, workdir, source: Callable) -> Iterator[Entry]:
 
     for ipc, arm, seed in itertools.product(config.recover.ipc, compared, sets):
         yield entry(arm, ipc, seed)
+    if not section.sets and not section.whole_epochs:
+        return  # and no other teacher is needed
     (main, _), known = source(), set(config.recover.ipc)
     for path in dict.fromkeys(section.sets):
         taken = imported(path, main.train.info)

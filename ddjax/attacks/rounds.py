@@ -123,9 +123,9 @@ def _waves(masks, batch_size, lanes):
     by_size = {}
     for student, mask in enumerate(masks):
         rows = np.flatnonzero(mask)
-        for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            size = _size(len(part), batch_size)
+        while len(rows):
+            size = _size(len(rows), batch_size)
+            part, rows = rows[:size], rows[size:]
             job = _Job(student, np.resize(part, size), len(part))
             by_size.setdefault(size, []).append(job)
     return [
@@ -136,9 +136,12 @@ def _waves(masks, batch_size, lanes):
 
 
 def _size(count, batch_size):
-    """The smallest of a few sizes that holds so many."""
+    """The smallest of a few sizes that holds so many in two batches, or the largest.
+
+    Two quarters of a batch cost less than a whole one that is half empty.
+    """
     sizes = [max(1, batch_size // part) for part in _SIZES]
-    return min(size for size in sizes if size >= count)
+    return min([size for size in sizes if 2 * size >= count], default=batch_size)
 
 
 def wave_count(masks: Sequence[np.ndarray], batch_size: int) -> int:
