@@ -72,7 +72,7 @@ def _cpu(config):
         "wmdd+guard/noise",
     )
     config.evaluate.radii = (1.0, 2.0, 4.0)
-    config.evaluate.attack_images = 100
-    config.evaluate.attack_batch = 32  # few are left to attack at all
+    config.evaluate.attack_images = 60
+    config.evaluate.attack_batch = 32  # few are right without one
     config.evaluate.strengths = (0.1, 1.0)
     config.evaluate.quality = False

@@ -11,7 +11,8 @@ from launch import report
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SHORT, PIPELINE, TRANSPORT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHORT, PIPELINE, TRANSPORT, ATTACKS = BLOCKS
 
 
 def test_short_example_says_what_it_says(tmp_path, monkeypatch):
@@ -37,6 +38,11 @@ def test_transport_example_runs():
     assert names["atoms"].points.shape == (10, 64)
 
 
+def test_attacks_example_runs(capsys):
+    exec(ATTACKS, {})  # noqa: S102
+    assert capsys.readouterr().out.count("0.") >= 4
+
+
 def test_commands_are_there():
     assert "    python -m pip install -e . && python -m launch.recover" in README
     assert '    python -m pip install -e ".[test]" && python -m pytest\n' in README
@@ -53,6 +59,15 @@ def test_tables_are_made_of_the_records(run):
     found = report.records(ROOT / "benchmarks" / "results" / run)
     table = report.markdown(found).split("\n\n")[1]
     assert table.startswith("| IPC") and table in README
+
+
+@pytest.mark.parametrize("run", ["guard-digits", "guard-cifar10-cpu"])
+def test_tables_of_attacks_are_made_of_the_records(run):
+    found = report.records(ROOT / "benchmarks" / "results" / run)
+    tables = report.markdown(found).split("\n\n")
+    attacked = next(t for t in tables if t.startswith("| IPC") and "eps" in t)
+    tried = next(t for t in tables if "strength" in t.partition("\n")[0])
+    assert attacked in README and tried in README
 
 
 def test_differences_are_made_of_the_records():
