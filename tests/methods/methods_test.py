@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ddjax import losses, methods, optimizers
-from ddjax.methods import cda, wmdd
+from ddjax.methods import base, cda, wmdd
 from ddjax.types import Context, Moments, Targets
 
 MEAN, STD = 0.5, 0.125  # pixels in [0, 1] are then the golden values in [-4, 4]
@@ -224,3 +224,46 @@ def test_unknown_names_list_the_known_ones(tiny_network):
         methods.create(
             "wmdd", tiny_network.apply, sgd, **options, options=(("bn_wieght", 1.0),)
         )
+
+
+class TestCurvature:
+    def test_is_one_more_term_and_moves_the_images(self, tiny_network, tiny_variables):
+        images = jnp.full((3, 8, 8, 3), 0.4)
+        targets = Targets(images, jnp.array([0, 1, 2]), None, None, None)
+        context = Context(teacher=tiny_variables)
+
+        def plain(images, context, targets):
+            return {"cross_entropy": images.sum()}
+
+        loss = base.with_curvature(
+            plain, tiny_network.apply, 2.0, "gradient_difference", 0.7
+        )
+        terms = loss(images, context, targets)
+        wanted = losses.curvature(
+            lambda x: tiny_network.apply(tiny_variables, x)[0],
+            images,
+            targets.labels,
+            losses.Curvature("gradient_difference", 1.0, 0.7, units="pixels"),
+        )
+        assert float(terms["curvature"]) == pytest.approx(2 * float(wanted), rel=1e-5)
+        slope = jax.grad(lambda x: loss(x, context, targets)["curvature"])(images)
+        assert float(jnp.abs(slope).max()) > 0
+
+    def test_without_a_weight_is_the_loss_itself(self):
+        def plain(images, context, targets):
+            return {}
+
+        assert base.with_curvature(plain, None, 0.0, "loss_difference", 0.7) is plain
+
+    @pytest.mark.parametrize("name", ["sre2l", "cda", "wmdd"])
+    def test_every_method_has_it_as_an_option(self, name, tiny_network):
+        options = (("curvature_form", "bent"), ("curvature_weight", 1.0))
+        with pytest.raises(ValueError, match="unknown form of curvature 'bent'"):
+            methods.create(
+                name,
+                tiny_network.apply,
+                optax.sgd(0.1),
+                num_steps=3,
+                augment=base.VIEW,
+                options=options,
+            )
