@@ -59,6 +59,7 @@ def check_with(config, info, counts, streamed: bool) -> None:
     for arm in (ours(config), *config.evaluate.against):
         name, _ = split(arm)
         theirs = variants.config_of(config, arm, 1)
+        _check_squeeze(theirs.squeeze)
         network = inputs.build_network(theirs.squeeze.model, info)
         if name in methods.names():
             method = build(config, name, network, info)
@@ -68,10 +69,15 @@ def check_with(config, info, counts, streamed: bool) -> None:
             for ipc in config.recover.ipc:
                 patches.check(ipc, info, counts)
     _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
-    _one_of("squeeze.optimizer", [config.squeeze.optimizer], ("sgd", "adamw"))
-    losses.Curvature(**config.squeeze.curvature).check()
-    squeeze.Adversarial(**config.squeeze.adversarial).check()
+    _check_squeeze(config.squeeze)
     atoms.options(config.stats)
+
+
+def _check_squeeze(section):
+    """ValueError for a word or number that no teacher's training knows."""
+    _one_of("squeeze.optimizer", [section.optimizer], ("sgd", "adamw"))
+    losses.Curvature(**section.curvature).check()
+    squeeze.Adversarial(**section.adversarial).check()
 
 
 def _check_teacher(config, arm, method, teacher, info):

@@ -31,8 +31,8 @@ def search(config, workdir, attacked: Callable) -> tuple:
       accuracy), "score" and "chosen".
 
     Raises:
-      ValueError: the config scores on held-out training images itself, or no arm has a
-        teacher with a penalty.
+      ValueError: the config scores on held-out training images itself, no arm has a
+        teacher with a penalty, or a strength is not above 0.
     """
     candidates, names = config.evaluate.strengths, penalised(config)
     if not candidates:
@@ -41,6 +41,10 @@ def search(config, workdir, attacked: Callable) -> tuple:
         raise ValueError(
             "evaluate.strengths searches on held-out training images, and so does "
             f"data.holdout = {config.data.holdout}; set one of them."
+        )
+    if min(candidates) <= 0:
+        raise ValueError(
+            f"evaluate.strengths are {tuple(candidates)}; expected numbers above 0."
         )
     if not names:
         raise ValueError(

@@ -60,10 +60,22 @@ def weight_at(weight, ipc: int) -> float:
       weight: one number for all, or pairs (ipc, weight) with ipc rising: between two
         of them the logarithms are interpolated, outside the nearest counts.
       ipc: images per class.
+
+    Raises:
+      ValueError: pairs that are none, do not rise, or are not above 0.
     """
     if isinstance(weight, (int, float)):
         return float(weight)
-    counts, weights = np.array(weight, float).T
+    pairs = np.array(weight, float)
+    rising = (
+        pairs.ndim == 2 and pairs.shape[1] == 2 and np.all(np.diff(pairs[:, 0]) > 0)
+    )
+    if not rising or pairs.min() <= 0:
+        raise ValueError(
+            f"a strength of {weight}; expected a number, or pairs (ipc, strength) above "
+            "0 with ipc rising, such as ((1, 1.0), (10, 0.1))."
+        )
+    counts, weights = pairs.T
     found = np.interp(math.log(ipc), np.log(counts), np.log(weights))
     return float(f"{math.exp(found):.6g}")  # the same teacher for the same number
 

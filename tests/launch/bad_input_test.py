@@ -168,6 +168,13 @@ class TestConfig:
             ({"recipes.wmdd.mix": "mixed"}, "mix 'mixed'", "cutmix, none"),
             ({"recipes.wmdd.dsa": "colour"}, "operator 'colour'", "color, crop"),
             ({"recipes.wmdd.patch_shuffle": 3}, "patch_shuffle 3", "8x8; 1 leaves"),
+            (
+                {"evaluate.attacks": ("pdg100",)},
+                "attack 'pdg100'",
+                "autoattack.*square",
+            ),
+            ({"evaluate.against": ("random+flat",)}, "teacher 'flat'", "teachers has"),
+            ({"squeeze.curvature.form": "bent"}, "curvature 'bent'", "hessian_norm"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )

@@ -66,3 +66,11 @@ def test_strengths_follow_the_images_per_class():
     assert variants.weight_at(schedule, 1) == 4
     assert variants.weight_at(schedule, 10) == 0.4  # the mean of the logarithms
     assert variants.weight_at(schedule, 1000) == 0.04
+
+
+@pytest.mark.parametrize(
+    "weight", [(), (1, 2.0), ((10, 1.0), (1, 2.0)), ((1, 0.0), (10, 1.0))]
+)
+def test_strengths_that_are_none_are_refused(weight):
+    with pytest.raises(ValueError, match=r"such as \(\(1, 1.0\), \(10, 0.1\)\)"):
+        variants.weight_at(weight, 10)
