@@ -24,6 +24,9 @@ CHANGES = {
     "recipes.wmdd.epochs": 10,
     "evaluate.students": 2,
     "evaluate.against": ("random",),
+    "evaluate.attacks": ("pgd10",),
+    "evaluate.radii": (4.0,),
+    "evaluate.attack_images": 50,
 }
 MADE = ("stats", "recover", "relabel")
 
@@ -49,7 +52,7 @@ class TestTogether:
     """What two hosts make."""
 
     def test_one_host_makes_the_same(self, pod, tmp_path):
-        """Bit by bit, from the same teacher: statistics, images, labels; and scores."""
+        """Bit by bit, from the same teacher: all but students, and these' scores."""
         workdir, _ = pod
         shutil.copytree(workdir / "squeeze", tmp_path / "squeeze")
         evaluate.run(config_of(CHANGES), tmp_path)
@@ -57,6 +60,8 @@ class TestTogether:
         assert {stage for stage, _ in found} == set(MADE)
         assert found == artifacts(tmp_path, *MADE)
         assert scores(workdir) == scores(tmp_path) != {}
+        attacked = artifacts(workdir, "attack")
+        assert attacked == artifacts(tmp_path, "attack") and len(attacked) == 4
 
     @pytest.mark.parametrize("count", [1, 3, 8])
     def test_devices_do_not_matter(self, count, pod, lives, tmp_path):
