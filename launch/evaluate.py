@@ -59,9 +59,9 @@ def run(config, workdir) -> list[dict]:
     sets = _measured(config, workdir, source) if config.evaluate.quality else []
     attacked = robustness.measure(config, workdir, found)
     flatness = landscapes.measure(config, workdir, source)
+    ours = source(arms.ours(config), config.recover.ipc[0]).teacher  # it is there
     if parallel.is_primary():
-        main = source().teacher
-        made = runs.assemble(config, workdir, main, records, sets)
+        made = runs.assemble(config, workdir, ours, records, sets)
         made |= {**attacked, "landscapes": flatness, "strengths": tried}
         report.write(workdir, made)
     return records

@@ -97,6 +97,12 @@ def test_accuracies_are_those_of_the_attack_by_itself(run):
     assert row["robust"] == outcome.robust.mean()
 
 
+def test_no_teacher_is_trained_that_no_arm_has(tmp_path):
+    """Least of all by the primary alone, for whom other hosts would not wait."""
+    evaluate.run(quick(against=(), attacks=()), tmp_path)
+    assert len(list(tmp_path.glob("squeeze/*"))) == 1
+
+
 def test_nothing_is_trained_or_attacked_twice(run, monkeypatch):
     config, workdir, records = run
 
