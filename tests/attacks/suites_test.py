@@ -154,6 +154,7 @@ class TestVersions:
             ({"version": "best"}, "standard, plus, rand"),
             ({"norm": "l2"}, "apgd_ce_l2"),
             ({"num_classes": 3}, "compares 4"),
+            ({"version": "plus", "num_classes": 11}, "use autoattack"),
         ],
     )
     def test_what_cannot_be_is_refused(self, wrong, word):
