@@ -20,7 +20,8 @@ def check(config) -> None:
     """Refuses attacks that cannot be made, before any time is spent.
 
     Raises:
-      ValueError: an unknown attack, or one that needs more classes; bad radii.
+      ValueError: an unknown attack, or one that needs more classes; bad radii or
+        numbers of images.
     """
     section = config.evaluate
     if not section.attacks:
@@ -30,6 +31,12 @@ def check(config) -> None:
         raise ValueError(
             f"evaluate.radii are {tuple(radii)}; expected numbers above 0, in 1/255 of "
             "the range of pixels, such as (1, 2, 4)."
+        )
+    count, batch = section.attack_images, section.attack_batch
+    if count < 0 or batch < 1:
+        raise ValueError(
+            f"evaluate.attack_images is {count} and attack_batch {batch}; expected a "
+            "number of images, or 0 for all, and at least 1."
         )
     train, _ = inputs.load_data(config)
     for name, radius in asked(config):
@@ -42,7 +49,7 @@ def asked(config) -> list[tuple[str, float]]:
     for name in config.evaluate.attacks:
         bounded = name not in attacks.UNBOUNDED
         found += [(name, r) for r in (config.evaluate.radii if bounded else (0.0,))]
-    return found
+    return list(dict.fromkeys(found))  # what is named twice is attacked once
 
 
 def measure(config, workdir, cells: list) -> dict:

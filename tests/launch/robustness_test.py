@@ -192,6 +192,8 @@ def test_doubts_of_single_attacks_are_told():
         ({"attacks": ("pdg100",)}, "unknown attack 'pdg100'.*autoattack"),
         ({"radii": (0.0, 1.0)}, "above 0, in 1/255"),
         ({"radii": ()}, "above 0, in 1/255"),
+        ({"attack_images": -5}, "attack_images is -5"),
+        ({"attack_batch": 0}, "attack_batch 0"),
     ],
 )
 def test_attacks_that_cannot_be_are_refused_at_once(changes, told):
