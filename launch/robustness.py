@@ -107,6 +107,8 @@ def _stages(config, workdir, cell, name, radius) -> list[checkpoint.Stage]:
             "images": config.evaluate.attack_images,
             "seed": config.seed,
         }
+        if name in attacks.COUPLED:
+            made_from["batch"] = config.evaluate.attack_batch
         title = f"{weights.folder.name[:-13]}-{name}-{radius:g}"
         found.append(checkpoint.Stage(workdir, "attack", title, made_from))
     return found

@@ -10,10 +10,18 @@ from ddjax.attacks.gradient import fgsm, pgd
 from ddjax.attacks.momentum import mi_fgsm, vmi_fgsm
 from ddjax.attacks.square import square
 
-__all__ = ["UNBOUNDED", "VERSIONS", "autoattack", "named", "torchattacks10"]
+__all__ = [
+    "COUPLED",
+    "UNBOUNDED",
+    "VERSIONS",
+    "autoattack",
+    "named",
+    "torchattacks10",
+]
 
 VERSIONS = ("standard", "plus", "rand")
 UNBOUNDED = ("cw_torchattacks",)  # words of attacks that have no radius
+COUPLED = ("cw_torchattacks",)  # of those whose result depends on the batch
 
 _MOST_TARGETS = 9  # the authors', also of data with a thousand classes
 _GRADIENT_COPIES = 20  # of "rand", to average a random model's gradient over

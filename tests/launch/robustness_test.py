@@ -201,6 +201,21 @@ def test_attacks_that_cannot_be_are_refused_at_once(changes, told):
         robustness.check(quick(**changes))
 
 
+def test_what_is_named_twice_is_attacked_once():
+    config = quick(attacks=("fgsm", "pgd10", "fgsm"), radii=(2.0, 2.0))
+    assert robustness.asked(config) == [("fgsm", 2.0), ("pgd10", 2.0)]
+
+
+def test_only_an_attack_that_sees_its_batch_is_made_again_in_another(run):
+    config, workdir, _ = run
+    found = evaluate.train(config, workdir, sources.finder(config, workdir))
+    for batch in (10, 20):
+        changed = quick(attacks=("cw_torchattacks", "pgd10"), attack_batch=batch)
+        robustness.measure(changed, workdir, found)
+    for name, count in (("*cw_torchattacks-0*", 2), ("*pgd10-2-*", 1)):
+        assert len(list(workdir.glob(f"attack/{name}"))) == count * len(found)
+
+
 class TestStrengths:
     """The penalty's strength, for each ipc, on held-out training images."""
 
