@@ -12,8 +12,6 @@ rates and strengths, where searched, are chosen on training images held out. Mak
 student, attack and radius, and <workdir>/report/.
 """
 
-import copy
-
 from absl import flags
 
 from ddjax import parallel
@@ -36,14 +34,6 @@ from launch import (
 _ATTACKS = flags.DEFINE_list(
     "attacks", None, "Attack the students with these: config.evaluate.attacks."
 )
-
-
-def main(config, workdir) -> None:
-    """The program: `run`, with the flag's attacks."""
-    if _ATTACKS.value is not None:
-        config = copy.deepcopy(config)
-        config.evaluate.attacks = tuple(_ATTACKS.value)
-    run(config, workdir)
 
 
 def run(config, workdir) -> list[dict]:
@@ -112,5 +102,11 @@ def _measured(config, workdir, source) -> list[dict]:
     return [quality.record(workdir, teacher, seen, x) for x in sets.values()]
 
 
+def enter(config) -> None:
+    """Enters the attacks of the flag into a config."""
+    if _ATTACKS.value is not None:
+        config.evaluate.attacks = tuple(_ATTACKS.value)
+
+
 if __name__ == "__main__":
-    program.main(main)
+    program.main(run, enter=enter)

@@ -6,14 +6,18 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from configs import guard_digits
 from ddjax import attacks, checkpoint
 from launch import (
     cells,
+    command,
     evaluate,
     inputs,
     landscapes,
+    plan,
+    program,
     report,
     robustness,
     sources,
@@ -199,6 +203,22 @@ def test_doubts_of_single_attacks_are_told():
 def test_attacks_that_cannot_be_are_refused_at_once(changes, told):
     with pytest.raises(ValueError, match=told):
         robustness.check(quick(**changes))
+
+
+def test_a_dry_run_sees_the_attacks_of_the_flag(monkeypatch):
+    """As all do that read the config before the program runs, such as other hosts."""
+    seen = []
+    monkeypatch.setattr(command, "_log_plainly", lambda: None)
+    monkeypatch.setattr(command.stopping, "listen", lambda: None)
+    monkeypatch.setattr(program, "enable_compile_cache", lambda: None)
+    monkeypatch.setattr(plan, "show", lambda config, told: seen.append(config))
+    words = ["evaluate", "--dry_run", "--attacks=fgsm,pgd7"]
+    monkeypatch.setattr(
+        command.app, "run", lambda run, flags_parser: run(flags_parser(words))
+    )
+    with flagsaver.flagsaver():
+        program.main(evaluate.run, enter=evaluate.enter)
+    assert seen[0].evaluate.attacks == ("fgsm", "pgd7")
 
 
 def test_what_is_named_twice_is_attacked_once():
