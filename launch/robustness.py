@@ -7,7 +7,6 @@ images; the worst case counts an image as lost that any of them has changed.
 
 import functools
 
-import jax
 import numpy as np
 
 from ddjax import attacks, checkpoint, parallel, tables
@@ -119,7 +118,7 @@ def _attack(config, cell, stages, name, radius) -> None:
     info = cell.teacher.train.info
     suite = attacks.named(name, radius / 255, info.num_classes)
     images, labels = spread(cell.teacher.test, config.evaluate.attack_images)
-    students = [_variables(cell, weights) for weights in cell.weights]
+    students = cell.variables()
     doubts = [
         attacks.check(cell.network.apply, student, images, info.num_classes, suite)
         for student in students
@@ -152,11 +151,6 @@ def _remembered(stages, index, round, make) -> list[attacks.Found]:
     for stage, part in zip(stages, found):
         stage.save_part(name, part._asdict())
     return found
-
-
-def _variables(cell, weights):
-    shapes = jax.eval_shape(cell.network.init, jax.random.key(0))
-    return checkpoint.unflatten(weights.load(), shapes)
 
 
 def _rows(cell, stages, pairs) -> list[dict]:

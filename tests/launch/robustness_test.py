@@ -132,6 +132,18 @@ def test_students_scored_before_are_trained_again_to_be_attacked(tmp_path):
             assert all(np.isfinite(arrays[name]).all() for name in arrays)
 
 
+def test_students_that_were_not_scored_yet_are_not_trained_again(run, monkeypatch):
+    """A kill behind the training leaves the students, and loses only their scores."""
+    config, workdir, _ = run
+    (cell, *_) = evaluate.train(config, workdir, sources.finder(config, workdir))
+    before = cell.records()
+    for stage in cell.stages:
+        shutil.rmtree(stage.folder)
+    monkeypatch.setattr(cells.student, "train", None)
+    (cell, *_) = evaluate.train(config, workdir, sources.finder(config, workdir))
+    assert cell.records() == before
+
+
 def test_a_suite_goes_on_from_its_last_round(run, monkeypatch):
     """What was found before a kill is not looked for again, and the end is the same."""
     _, workdir, _ = run
