@@ -159,7 +159,7 @@ def _rows(cell, stages, pairs) -> list[dict]:
     for which, student in enumerate(cell.records()):
         masks: dict = {}
         for (name, radius), places in zip(pairs, stages):
-            found = places[which].load()
+            record, found = places[which].record(), places[which].load()
             row = {
                 **{field: student[field] for field in _IDENTITY},
                 "attack": name,
@@ -168,7 +168,7 @@ def _rows(cell, stages, pairs) -> list[dict]:
                 "clean": float(found["clean"].mean()),
                 "robust": float(found["robust"].mean()),
                 "num_images": len(found["clean"]),
-                "doubts": places[which].record().get("doubts", []),
+                "doubts": record.get("doubts", []),
             }
             rows.append(row)
             if radius and row["norm"] == "linf":
