@@ -296,3 +296,16 @@ class TestStrengths:
             config.recover.method = "sre2l"
         with pytest.raises(ValueError, match="no arm has one"):
             strengths.search(config, "", None)
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"search_attack": "pdg20"}, "unknown attack 'pdg20'"),
+            ({"search_attack": "pgd20_l2"}, "'pgd20_l2'; expected one in L-inf"),
+            ({"search_attack": "cw_torchattacks"}, "expected one in L-inf"),
+            ({"search_holdout": 0.99}, "ipc must lie in 1..1"),
+        ],
+    )
+    def test_what_would_end_a_search_late_is_told_first(self, changes, told):
+        with pytest.raises(ValueError, match=told):
+            strengths.search(quick(strengths=(0.1,), **changes), "", None)
