@@ -95,7 +95,7 @@ def held_out(config, names, weight: float):
         section.against = tuple(_first_arm(config, name) for name in names)
         section.attacks = (section.search_attack,)
         section.strengths, section.learning_rates = (), ()
-        section.whole_epochs = 0
+        section.sets, section.whole_epochs = (), 0
         for name in names:
             changed.teachers[name].curvature.weight = weight
     return changed

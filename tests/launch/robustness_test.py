@@ -18,6 +18,7 @@ from launch import (
     landscapes,
     plan,
     program,
+    rates,
     report,
     robustness,
     sources,
@@ -246,6 +247,15 @@ def test_only_an_attack_that_sees_its_batch_is_made_again_in_another(run):
         robustness.measure(changed, workdir, found)
     for name, count in (("*cw_torchattacks-0*", 2), ("*pgd10-2-*", 1)):
         assert len(list(workdir.glob(f"attack/{name}"))) == count * len(found)
+
+
+def test_a_search_trains_no_more_than_it_reads():
+    """Rates need no attacks, for which students are kept; strengths no others' sets."""
+    config = quick(sets=("sets/theirs",))
+    assert rates.held_out(config, 0.1).evaluate.attacks == ()
+    held = strengths.held_out(config, ["guard"], 0.1)
+    assert held.evaluate.against == ("sre2l+guard/noise",)
+    assert held.evaluate.sets == ()
 
 
 class TestStrengths:
