@@ -119,10 +119,7 @@ def _attack(config, cell, stages, name, radius) -> None:
     suite = attacks.named(name, radius / 255, info.num_classes)
     images, labels = spread(cell.teacher.test, config.evaluate.attack_images)
     students = cell.variables()
-    doubts = [
-        attacks.check(cell.network.apply, student, images, info.num_classes, suite)
-        for student in students
-    ]
+    doubts = [_doubts(cell, student, images, suite) for student in students]
     with meter.watch() as cost:
         outcomes = attacks.run(
             suite,
@@ -139,6 +136,18 @@ def _attack(config, cell, stages, name, radius) -> None:
         words = words + attacks.square_alarm(outcome.stages, len(labels))
         record = {"stages": list(outcome.stages), "doubts": words, **cost}
         stage.finish({"clean": outcome.clean, "robust": outcome.robust}, record)
+
+
+def _doubts(cell, student, images, suite) -> list[str]:
+    """What `attacks.check` tells; what it refuses, too.
+
+    That is a student that has diverged, which must not keep the others from a report.
+    """
+    classes = cell.teacher.train.info.num_classes
+    try:
+        return attacks.check(cell.network.apply, student, images, classes, suite)
+    except ValueError as error:
+        return [str(error)]
 
 
 def _remembered(stages, index, round, make) -> list[attacks.Found]:

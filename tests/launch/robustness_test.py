@@ -179,6 +179,19 @@ def test_a_suite_goes_on_from_its_last_round(run, monkeypatch):
     assert robustness.measure(config, workdir, found) == ended
 
 
+def test_a_student_that_diverged_is_told_and_ends_nothing(run, monkeypatch):
+    config, workdir, _ = run
+    found = evaluate.train(config, workdir, sources.finder(config, workdir))[:1]
+    variables = found[0].variables
+    nan = [jax.tree.map(lambda leaf: leaf * np.nan, tree) for tree in variables()]
+    monkeypatch.setattr(cells.Cell, "variables", lambda self: nan)
+    changed = quick(attacks=("fgsm",), radii=(3.0,))
+    told = robustness.measure(changed, workdir, found)["alarms"]
+    assert any(
+        "fgsm at 3/255: the network gives logits that are not fin" in t for t in told
+    )
+
+
 def test_teachers_are_looked_at_once_each(run):
     config, workdir, records = run
     names = [row["name"] for row in records["landscapes"]]
