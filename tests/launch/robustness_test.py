@@ -205,6 +205,22 @@ def test_teachers_are_looked_at_once_each(run):
     )
 
 
+def test_a_teacher_that_diverged_has_no_landscape(run, tmp_path):
+    """Whose numbers no report could hold."""
+    config, workdir, _ = run
+    source = sources.finder(config, workdir)
+
+    def found(arm, ipc):
+        here = source(arm, ipc)
+        if arm == "sre2l/noise":
+            return here
+        nan = jax.tree.map(lambda leaf: leaf * np.nan, here.teacher.variables)
+        return here._replace(teacher=here.teacher._replace(variables=nan))
+
+    (row,) = landscapes.measure(config, tmp_path, found)
+    assert row["name"] == "teacher"
+
+
 def test_doubts_of_single_attacks_are_told():
     row = {"arm": "sre2l+guard/noise", "ipc": 1, "labels": "stored", "recipe": "wmdd"}
     row |= {"model": "convnet", "set": 2, "student": 0, "attack": "fgsm", "eps": 2.0}
