@@ -51,6 +51,16 @@ class Cell(NamedTuple):
         """Whose labels they are, as `relabel` asks for them."""
         return self.teacher, self.distilled, self.recipe, self.seed, self.labels
 
+    @property
+    def kept(self) -> bool:
+        """Whether the variables of all its students are on disk."""
+        return bool(self.weights) and all(stage.complete for stage in self.weights)
+
+    def variables(self) -> list:
+        """Of its students, where they are kept."""
+        shapes = jax.eval_shape(self.network.init, jax.random.key(0))
+        return [checkpoint.unflatten(stage.load(), shapes) for stage in self.weights]
+
     def records(self) -> list[dict]:
         """What is known of each student."""
         return [{**stage.made_from, **stage.record()} for stage in self.stages]
@@ -83,7 +93,11 @@ def train(config, workdir, cells: list[Cell]) -> None:
         progress.bar("students", sum(cell.steps for cell in own)) as bar,
     ):
         for cell in own:
-            _train(config, workdir, cell, bar)
+            if cell.kept:  # the program was ended while it scored them
+                _score(config, cell, cell.variables(), cell.weights[0].record())
+                bar.update(cell.steps)
+            else:
+                _train(config, workdir, cell, bar)
     parallel.gather("students")
 
 
@@ -158,7 +172,7 @@ def _groups(config, workdir, entry, kind, labels, chosen) -> Iterator[Cell]:
 
 
 def _train(config, workdir, cell, bar):
-    """Trains the students of a cell and writes what they are."""
+    """Trains the students of a cell and writes them, where asked for, and their scores."""
     soft = relabel.load(config, workdir, *cell.labelled)
     draw = program.key(config, "student", cell.seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(draw, i))(np.array(cell.students))
@@ -189,15 +203,16 @@ def _train(config, workdir, cell, bar):
             observe=monitor,
         )
         monitor.finish(trained)
-    _keep(config, cell, trained, cost.record())
-
-
-def _keep(config, cell, trained, cost):
-    """Writes the variables of students, where asked for, and their scores."""
+    cost = cost.record()
     for field in ("seconds", "compile_seconds"):
         cost[field] /= len(cell.students)
     for place, variables in zip(cell.weights, trained):
-        place.finish(checkpoint.flatten(variables), {})
+        place.finish(checkpoint.flatten(variables), cost)
+    _score(config, cell, trained, cost)
+
+
+def _score(config, cell, trained, cost):
+    """Writes what students are worth, and what each has cost."""
     test = cell.teacher.test
     for place, variables in zip(cell.stages, trained):
         if place.complete:  # trained again, for its variables

@@ -12,8 +12,6 @@ rates and strengths, where searched, are chosen on training images held out. Mak
 student, attack and radius, and <workdir>/report/.
 """
 
-import copy
-
 from absl import flags
 
 from ddjax import parallel
@@ -38,14 +36,6 @@ _ATTACKS = flags.DEFINE_list(
 )
 
 
-def main(config, workdir) -> None:
-    """The program: `run`, with the flag's attacks."""
-    if _ATTACKS.value is not None:
-        config = copy.deepcopy(config)
-        config.evaluate.attacks = tuple(_ATTACKS.value)
-    run(config, workdir)
-
-
 def run(config, workdir) -> list[dict]:
     """The records of all students; trains those that are missing."""
     arms.check(config)
@@ -59,9 +49,9 @@ def run(config, workdir) -> list[dict]:
     sets = _measured(config, workdir, source) if config.evaluate.quality else []
     attacked = robustness.measure(config, workdir, found)
     flatness = landscapes.measure(config, workdir, source)
+    ours = source(arms.ours(config), config.recover.ipc[0]).teacher  # it is there
     if parallel.is_primary():
-        main = source().teacher
-        made = runs.assemble(config, workdir, main, records, sets)
+        made = runs.assemble(config, workdir, ours, records, sets)
         made |= {**attacked, "landscapes": flatness, "strengths": tried}
         report.write(workdir, made)
     return records
@@ -112,5 +102,11 @@ def _measured(config, workdir, source) -> list[dict]:
     return [quality.record(workdir, teacher, seen, x) for x in sets.values()]
 
 
+def enter(config) -> None:
+    """Enters the attacks of the flag into a config."""
+    if _ATTACKS.value is not None:
+        config.evaluate.attacks = tuple(_ATTACKS.value)
+
+
 if __name__ == "__main__":
-    program.main(main)
+    program.main(run, enter=enter)

@@ -6,6 +6,7 @@ images, and the loss on a plane through each.
 
 import jax
 import numpy as np
+from absl import logging
 
 from ddjax import checkpoint, landscape, parallel
 from launch import arms, meter, robustness, titles, variants
@@ -15,6 +16,8 @@ _IMAGES = 50  # each takes a score of images of memory
 
 def measure(config, workdir, source) -> list[dict]:
     """A row for each teacher of the arms, as `report` reads them.
+
+    One that has diverged is left out: there is nothing to see.
 
     Args:
       config: of the experiment; [] where nothing is attacked.
@@ -29,7 +32,7 @@ def measure(config, workdir, source) -> list[dict]:
             teacher = source(arm, ipc).teacher
             name = _name(config, arm, ipc)
             rows.setdefault(teacher.hash, _measured(config, workdir, teacher, name))
-    return list(rows.values())
+    return [row for row in rows.values() if row is not None]
 
 
 def _name(config, arm, ipc) -> str:
@@ -41,7 +44,7 @@ def _name(config, arm, ipc) -> str:
     return f"{titles.variant(variant)} teacher{strength}"
 
 
-def _measured(config, workdir, teacher, name) -> dict:
+def _measured(config, workdir, teacher, name) -> dict | None:
     made_from = {"version": 1, "teacher": teacher.hash, "images": _IMAGES}
     stage = checkpoint.Stage(workdir, "landscape", name.replace(" ", "-"), made_from)
     if not stage.complete:
@@ -49,6 +52,9 @@ def _measured(config, workdir, teacher, name) -> dict:
             arrays = _look(teacher) if parallel.is_primary() else {}
         stage.finish(arrays, cost.record())
     found = stage.load()
+    if not all(np.isfinite(array).all() for array in found.values()):
+        logging.warning("the loss of the %s is not finite.", name)
+        return None
     return {
         "name": name,
         "accuracy": teacher.record["accuracy"]["test"],

@@ -44,7 +44,13 @@ def key(config, purpose: str, seed: int = 0) -> jax.Array:
     return jax.random.fold_in(key, seed)
 
 
-def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None:
+def main(
+    run: Callable,
+    *,
+    positional: bool = False,
+    alone: bool = True,
+    enter: Callable = lambda config: None,
+) -> None:
     """Runs `run(config, workdir, *arguments)` as a program; see `command.main`.
 
     A signal leaves what is done on disk.
@@ -54,6 +60,8 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
       positional: whether `run` has further arguments.
       alone: whether no other program may run in the workdir meanwhile; one that only
         reads there is run by the first of many hosts.
+      enter: called with the config, to enter what flags of the program's own say: all
+        that reads it then sees the same.
     """
 
     def program(*arguments):
@@ -67,6 +75,10 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
         _run(run, arguments, alone)
         parallel.leave()
 
+    def load():
+        _ = _CONFIG.value.name  # raises what loading the file has raised
+        enter(_CONFIG.value)
+
     command.main(
         program,
         (
@@ -75,7 +87,7 @@ def main(run: Callable, *, positional: bool = False, alone: bool = True) -> None
             *pod.FLAGS,
         ),
         stopped="The same command goes on from the last checkpoint.",
-        load=lambda: _CONFIG.value.name,  # raises what loading the file has raised
+        load=load,
         positional=positional,
     )
 

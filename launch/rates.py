@@ -59,6 +59,7 @@ def held_out(config, rate: float):
     with changed.unlocked():
         changed.data.holdout = changed.evaluate.search_holdout
         changed.evaluate.learning_rates = ()
+        changed.evaluate.attacks = ()  # for which students would be kept
         for recipe in changed.evaluate.recipes:
             changed.recipes[recipe.partition("+")[0]].learning_rate = rate
     return changed

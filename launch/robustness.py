@@ -7,7 +7,6 @@ images; the worst case counts an image as lost that any of them has changed.
 
 import functools
 
-import jax
 import numpy as np
 
 from ddjax import attacks, checkpoint, parallel, tables
@@ -20,7 +19,8 @@ def check(config) -> None:
     """Refuses attacks that cannot be made, before any time is spent.
 
     Raises:
-      ValueError: an unknown attack, or one that needs more classes; bad radii.
+      ValueError: an unknown attack, or one that needs more classes; bad radii or
+        numbers of images.
     """
     section = config.evaluate
     if not section.attacks:
@@ -30,6 +30,12 @@ def check(config) -> None:
         raise ValueError(
             f"evaluate.radii are {tuple(radii)}; expected numbers above 0, in 1/255 of "
             "the range of pixels, such as (1, 2, 4)."
+        )
+    count, batch = section.attack_images, section.attack_batch
+    if count < 0 or batch < 1:
+        raise ValueError(
+            f"evaluate.attack_images is {count} and attack_batch {batch}; expected a "
+            "number of images, or 0 for all, and at least 1."
         )
     train, _ = inputs.load_data(config)
     for name, radius in asked(config):
@@ -42,7 +48,7 @@ def asked(config) -> list[tuple[str, float]]:
     for name in config.evaluate.attacks:
         bounded = name not in attacks.UNBOUNDED
         found += [(name, r) for r in (config.evaluate.radii if bounded else (0.0,))]
-    return found
+    return list(dict.fromkeys(found))  # what is named twice is attacked once
 
 
 def measure(config, workdir, cells: list) -> dict:
@@ -100,6 +106,8 @@ def _stages(config, workdir, cell, name, radius) -> list[checkpoint.Stage]:
             "images": config.evaluate.attack_images,
             "seed": config.seed,
         }
+        if name in attacks.COUPLED:
+            made_from["batch"] = config.evaluate.attack_batch
         title = f"{weights.folder.name[:-13]}-{name}-{radius:g}"
         found.append(checkpoint.Stage(workdir, "attack", title, made_from))
     return found
@@ -110,11 +118,8 @@ def _attack(config, cell, stages, name, radius) -> None:
     info = cell.teacher.train.info
     suite = attacks.named(name, radius / 255, info.num_classes)
     images, labels = spread(cell.teacher.test, config.evaluate.attack_images)
-    students = [_variables(cell, weights) for weights in cell.weights]
-    doubts = [
-        attacks.check(cell.network.apply, student, images, info.num_classes, suite)
-        for student in students
-    ]
+    students = cell.variables()
+    doubts = [_doubts(cell, student, images, suite) for student in students]
     with meter.watch() as cost:
         outcomes = attacks.run(
             suite,
@@ -133,6 +138,18 @@ def _attack(config, cell, stages, name, radius) -> None:
         stage.finish({"clean": outcome.clean, "robust": outcome.robust}, record)
 
 
+def _doubts(cell, student, images, suite) -> list[str]:
+    """What `attacks.check` tells; what it refuses, too.
+
+    That is a student that has diverged, which must not keep the others from a report.
+    """
+    classes = cell.teacher.train.info.num_classes
+    try:
+        return attacks.check(cell.network.apply, student, images, classes, suite)
+    except ValueError as error:
+        return [str(error)]
+
+
 def _remembered(stages, index, round, make) -> list[attacks.Found]:
     """What a round of a suite found; those of an interrupted attack are read."""
     name = f"attack{index}-round{round}"
@@ -145,18 +162,13 @@ def _remembered(stages, index, round, make) -> list[attacks.Found]:
     return found
 
 
-def _variables(cell, weights):
-    shapes = jax.eval_shape(cell.network.init, jax.random.key(0))
-    return checkpoint.unflatten(weights.load(), shapes)
-
-
 def _rows(cell, stages, pairs) -> list[dict]:
     """What is left of each student, attack by attack and in the worst case."""
     rows = []
     for which, student in enumerate(cell.records()):
         masks: dict = {}
         for (name, radius), places in zip(pairs, stages):
-            found = places[which].load()
+            record, found = places[which].record(), places[which].load()
             row = {
                 **{field: student[field] for field in _IDENTITY},
                 "attack": name,
@@ -165,7 +177,7 @@ def _rows(cell, stages, pairs) -> list[dict]:
                 "clean": float(found["clean"].mean()),
                 "robust": float(found["robust"].mean()),
                 "num_images": len(found["clean"]),
-                "doubts": places[which].record().get("doubts", []),
+                "doubts": record.get("doubts", []),
             }
             rows.append(row)
             if radius and row["norm"] == "linf":

@@ -30,7 +30,7 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
     Args:
       config: of the experiment.
       workdir: where artifacts are.
-      teacher: teachers.Teacher.
+      teacher: teachers.Teacher, of our arm.
       students: records of single students.
       sets: records of the stage `quality`.
 

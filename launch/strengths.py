@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import logging
 
-from ddjax import tables
-from launch import arms, variants
+from ddjax import attacks, tables
+from launch import arms, robustness, variants
 
 
 def search(config, workdir, attacked: Callable) -> tuple:
@@ -32,7 +32,7 @@ def search(config, workdir, attacked: Callable) -> tuple:
 
     Raises:
       ValueError: the config scores on held-out training images itself, no arm has a
-        teacher with a penalty, or a strength is not above 0.
+        teacher with a penalty, a strength is not above 0, or the attack cannot be.
     """
     candidates, names = config.evaluate.strengths, penalised(config)
     if not candidates:
@@ -52,12 +52,25 @@ def search(config, workdir, attacked: Callable) -> tuple:
             "and no arm has one: name one, such as sre2l+guard/noise, with "
             "config.teachers.guard."
         )
+    _check(held_out(config, names, candidates[0]))
     rows = []
     for weight in candidates:
         found = attacked(held_out(config, names, weight), workdir)
         for name in names:
             rows += _scored(name, weight, found)
     return _chosen(config, names, rows), rows
+
+
+def _check(held) -> None:
+    """ValueError for what a search would only meet when it has trained for a while."""
+    (attack,) = held.evaluate.attacks
+    if attack in attacks.UNBOUNDED or attack.endswith("_l2"):
+        raise ValueError(
+            f"evaluate.search_attack is {attack!r}; expected one in L-inf, such as "
+            "pgd20: strengths are compared by the worst case at each radius."
+        )
+    arms.check(held)
+    robustness.check(held)
 
 
 def penalised(config) -> list[str]:
@@ -82,7 +95,7 @@ def held_out(config, names, weight: float):
         section.against = tuple(_first_arm(config, name) for name in names)
         section.attacks = (section.search_attack,)
         section.strengths, section.learning_rates = (), ()
-        section.whole_epochs = 0
+        section.sets, section.whole_epochs = (), 0
         for name in names:
             changed.teachers[name].curvature.weight = weight
     return changed

@@ -10,9 +10,16 @@ from ddjax.attacks.momentum import mi_fgsm, vmi_fgsm
 from ddjax.attacks.rounds import Found, attack_round
 from ddjax.attacks.run import Outcome, run
 from ddjax.attacks.square import square
-from ddjax.attacks.suites import UNBOUNDED, autoattack, named, torchattacks10
+from ddjax.attacks.suites import (
+    COUPLED,
+    UNBOUNDED,
+    autoattack,
+    named,
+    torchattacks10,
+)
 
 __all__ = [
+    "COUPLED",
     "UNBOUNDED",
     "Attack",
     "Found",

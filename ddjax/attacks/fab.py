@@ -10,12 +10,12 @@ from ddjax.attacks import base
 from ddjax.attacks.projection import moves_to_plane
 from ddjax.attacks.targets import logit_of, target_of_round
 
-__all__ = ["State", "fab"]
+__all__ = ["MAX_CLASSES", "State", "fab"]
 
 _ETA = 1.05  # overshoots the boundary, to be across it
 _BETA = 0.9  # how far to stay on the way back from a found point
 _ALPHA_MAX = 0.1  # the most weight of the clean image's own projection
-_MAX_CLASSES = 10  # untargeted: a gradient for each of them in every step
+MAX_CLASSES = 10  # untargeted: a gradient for each of them in every step
 
 
 class State(NamedTuple):
@@ -109,7 +109,7 @@ def fab(
         init,
         step,
         result,
-        gradients=num_steps * (_MAX_CLASSES if targets is None else 1),
+        gradients=num_steps * (MAX_CLASSES if targets is None else 1),
         forwards=num_steps + 1,
     )
 
@@ -125,10 +125,10 @@ def _check(eps, targets, num_steps, restarts):
 
 
 def _check_classes(classes):
-    if classes > _MAX_CLASSES:
+    if classes > MAX_CLASSES:
         raise ValueError(
             f"Untargeted FAB takes a gradient for each of {classes} classes in every "
-            f"step, and {_MAX_CLASSES} at most; use targets=9."
+            f"step, and {MAX_CLASSES} at most; use targets=9."
         )
 
 

@@ -5,15 +5,23 @@ import re
 from ddjax.attacks import base
 from ddjax.attacks.apgd import apgd
 from ddjax.attacks.carlini_wagner import carlini_wagner
-from ddjax.attacks.fab import fab
+from ddjax.attacks.fab import MAX_CLASSES, fab
 from ddjax.attacks.gradient import fgsm, pgd
 from ddjax.attacks.momentum import mi_fgsm, vmi_fgsm
 from ddjax.attacks.square import square
 
-__all__ = ["UNBOUNDED", "VERSIONS", "autoattack", "named", "torchattacks10"]
+__all__ = [
+    "COUPLED",
+    "UNBOUNDED",
+    "VERSIONS",
+    "autoattack",
+    "named",
+    "torchattacks10",
+]
 
 VERSIONS = ("standard", "plus", "rand")
 UNBOUNDED = ("cw_torchattacks",)  # words of attacks that have no radius
+COUPLED = ("cw_torchattacks",)  # of those whose result depends on the batch
 
 _MOST_TARGETS = 9  # the authors', also of data with a thousand classes
 _GRADIENT_COPIES = 20  # of "rand", to average a random model's gradient over
@@ -37,7 +45,8 @@ def autoattack(
       version: one of `VERSIONS`.
 
     Raises:
-      ValueError: unknown version; another norm; fewer classes than its losses compare.
+      ValueError: unknown version; another norm; fewer classes than its losses compare,
+        or for "plus" more than ten.
 
     Reference: F. Croce and M. Hein, "Reliable Evaluation of Adversarial Robustness with
       an Ensemble of Diverse Parameter-free Attacks", ICML 2020,
@@ -57,6 +66,11 @@ def autoattack(
             "and apgd_t_l2."
         )
     _check_classes(num_classes, 3 if version == "rand" else 4)
+    if version == "plus" and num_classes > MAX_CLASSES:
+        raise ValueError(
+            f"{num_classes} classes, but the untargeted FAB of AutoAttack plus takes a "
+            f"gradient for each of {MAX_CLASSES} at most; use autoattack."
+        )
     if version == "rand":
         return tuple(
             apgd(eps, loss=loss, samples=_GRADIENT_COPIES) for loss in ("ce", "dlr")

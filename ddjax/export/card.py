@@ -108,7 +108,7 @@ def _counted(stored) -> str:
 
 def _source(stored, arm) -> str:
     about = stored.about
-    method = about.get("method") or _METHODS.get(arm.partition("/")[0], arm)
+    method = about.get("method") or _METHODS.get(_method(arm), arm)
     lines = [
         (
             f"* source data: {stored.info.name}, {stored.info.num_classes} classes, images "
@@ -130,6 +130,11 @@ def _source(stored, arm) -> str:
         "read those before you share them"
     )
     return "## What it is\n\n" + "\n".join([*lines, f"* licence: {licence}"])
+
+
+def _method(arm) -> str:
+    """Of "method+teacher/start"."""
+    return arm.partition("/")[0].partition("+")[0]
 
 
 def _short(value) -> str:
@@ -182,7 +187,7 @@ def _limits(stored, arm) -> str:
 
 
 def _privacy(info, arm) -> str:
-    if arm.partition("/")[0] in _REAL:
+    if _method(arm) in _REAL:
         told = f"These are real images of {info.name}, or parts of them."
     else:
         told = (

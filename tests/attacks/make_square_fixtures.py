@@ -4,7 +4,8 @@ Run `python tests/attacks/make_square_fixtures.py` with torch, torchattacks 3.5.
 `pyautoattack` 0.2.0 (AutoAttack by its authors, packaged) installed. The network is
 ours: a ConvNet of two blocks with BatchNorm, trained a little on blurred noise, weights
 rounded to float16. What torch draws for Square is kept as it is drawn, in [0, 1). Of
-the whole AutoAttack the masks after each stage are kept, for three seeds.
+the whole AutoAttack the masks after each stage are kept, for three seeds, and of what
+torchattacks calls so.
 """
 
 import pathlib
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from pyautoattack import AutoAttack, square
 from torch import nn
+from torchattacks import AutoAttack as TenSteps
 from torchattacks import Square
 
 FOLDER = pathlib.Path(__file__).parent / "fixtures"
@@ -142,7 +144,7 @@ def recorded(run):
 
 
 def stages(model, images, labels):
-    """[seeds, stages, N] bool, robust after each stage of the standard version."""
+    """Masks [seeds, stages, N] after each stage of the standard version; torchattacks'."""
     names, masks = ("apgd-ce", "apgd-t", "fab-t", "square"), []
     for seed in range(SEEDS):
         attack = AutoAttack(model, eps=EPS, seed=seed)
@@ -157,12 +159,28 @@ def stages(model, images, labels):
             robust[rows] = model(found).argmax(1) == labels[rows]
             masks.append(robust.numpy().copy())
         print(seed, [100 * mask.mean() for mask in masks[-len(names) :]])
+    ended = [ten_steps(model, images, labels, seed) for seed in range(SEEDS)]
     print("clean", (model(images).argmax(1) == labels).float().mean())
     return {
         "eps": EPS,
         "queries": QUERIES,
         "masks": np.reshape(masks, (SEEDS, len(names), -1)),
+        "torchattacks": np.array(ended),
     }
+
+
+def ten_steps(model, images, labels, seed):
+    """[stages, N] bool, robust after each part of torchattacks' AutoAttack."""
+    whole = TenSteps(model, eps=EPS, n_classes=CLASSES, seed=seed)._autoattack
+    whole.attacks[-1].n_queries = QUERIES
+    robust, masks = model(images).argmax(1) == labels, []
+    for attack in whole.attacks:
+        rows = robust.nonzero()[:, 0]
+        found = attack(images[rows], labels[rows])
+        robust[rows] = model(found).argmax(1) == labels[rows]
+        masks.append(robust.numpy().copy())
+    print("torchattacks", seed, [100 * mask.mean() for mask in masks])
+    return masks
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whole suites: the authors' AutoAttack, a linear network's known answer, names."""
+"""Whole suites: AutoAttack of two packages, a linear network's known answer, names."""
 
 import pathlib
 
@@ -65,6 +65,19 @@ class TestAutoAttack:
         assert np.all(np.sum(never & outcome.left, 1) <= 2)
         apart = np.abs(outcome.left.mean(1) - wanted.mean((0, 2)))
         assert np.all(apart <= 0.01)
+
+    def test_the_one_of_torchattacks(self, attacked, found):
+        """Stage by stage, means over three seeds: a point of 200 at most.
+
+        With a hundred steps the first stage would be two points away.
+        """
+        eps, queries = float(found["eps"]), int(found["queries"])
+        square = attacks.square(eps=eps, num_queries=queries, rescale=True)
+        suite = (*attacks.torchattacks10(eps, num_classes=5)[:3], square)
+        keys = map(jax.random.key, range(3))
+        left = np.mean([attacked(suite, key=key).left for key in keys], (0, 2))
+        wanted = found["torchattacks"].mean((0, 2))  # of [seeds, stages, N]
+        np.testing.assert_allclose(left, wanted, rtol=0, atol=0.005 + 1e-9)
 
     def test_no_attack_alone_is_stronger(self, outcome, attacked, suite, found):
         eps = float(found["eps"])
@@ -154,6 +167,7 @@ class TestVersions:
             ({"version": "best"}, "standard, plus, rand"),
             ({"norm": "l2"}, "apgd_ce_l2"),
             ({"num_classes": 3}, "compares 4"),
+            ({"version": "plus", "num_classes": 11}, "use autoattack"),
         ],
     )
     def test_what_cannot_be_is_refused(self, wrong, word):

@@ -153,6 +153,21 @@ def test_the_head_of_the_card_is_yaml(kept):
     assert told["tags"] == ["dataset-distillation", "ipc-2"]
 
 
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ("random", "These are real images"),
+        ("random+guard", "These are real images"),
+        ("sre2l+guard/noise", "method: SRe2L: Z. Yin"),
+        ("wmdd/real", "method: WMDD: H. Liu"),
+    ],
+)
+def test_the_card_knows_methods_whatever_their_teacher(arm, told, tmp_path):
+    about = {"arm": arm, "seed": 0}
+    path = ddjax.save_distilled(made()._replace(about=about), tmp_path / "set", "npz")
+    assert told in (path / "README.md").read_text()
+
+
 class TestRun:
     def test_a_recover_folder_is_read_and_described(self, tmp_path):
         stored = made(soft=False)

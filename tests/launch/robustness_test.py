@@ -6,14 +6,19 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from configs import guard_digits
 from ddjax import attacks, checkpoint
 from launch import (
     cells,
+    command,
     evaluate,
     inputs,
     landscapes,
+    plan,
+    program,
+    rates,
     report,
     robustness,
     sources,
@@ -97,6 +102,12 @@ def test_accuracies_are_those_of_the_attack_by_itself(run):
     assert row["robust"] == outcome.robust.mean()
 
 
+def test_no_teacher_is_trained_that_no_arm_has(tmp_path):
+    """Least of all by the primary alone, for whom other hosts would not wait."""
+    evaluate.run(quick(against=(), attacks=()), tmp_path)
+    assert len(list(tmp_path.glob("squeeze/*"))) == 1
+
+
 def test_nothing_is_trained_or_attacked_twice(run, monkeypatch):
     config, workdir, records = run
 
@@ -120,6 +131,18 @@ def test_students_scored_before_are_trained_again_to_be_attacked(tmp_path):
     for path in tmp_path.glob("students/*/artifact.npz"):
         with np.load(path) as arrays:
             assert all(np.isfinite(arrays[name]).all() for name in arrays)
+
+
+def test_students_that_were_not_scored_yet_are_not_trained_again(run, monkeypatch):
+    """A kill behind the training leaves the students, and loses only their scores."""
+    config, workdir, _ = run
+    (cell, *_) = evaluate.train(config, workdir, sources.finder(config, workdir))
+    before = cell.records()
+    for stage in cell.stages:
+        shutil.rmtree(stage.folder)
+    monkeypatch.setattr(cells.student, "train", None)
+    (cell, *_) = evaluate.train(config, workdir, sources.finder(config, workdir))
+    assert cell.records() == before
 
 
 def test_a_suite_goes_on_from_its_last_round(run, monkeypatch):
@@ -156,6 +179,19 @@ def test_a_suite_goes_on_from_its_last_round(run, monkeypatch):
     assert robustness.measure(config, workdir, found) == ended
 
 
+def test_a_student_that_diverged_is_told_and_ends_nothing(run, monkeypatch):
+    config, workdir, _ = run
+    found = evaluate.train(config, workdir, sources.finder(config, workdir))[:1]
+    variables = found[0].variables
+    nan = [jax.tree.map(lambda leaf: leaf * np.nan, tree) for tree in variables()]
+    monkeypatch.setattr(cells.Cell, "variables", lambda self: nan)
+    changed = quick(attacks=("fgsm",), radii=(3.0,))
+    told = robustness.measure(changed, workdir, found)["alarms"]
+    assert any(
+        "fgsm at 3/255: the network gives logits that are not fin" in t for t in told
+    )
+
+
 def test_teachers_are_looked_at_once_each(run):
     config, workdir, records = run
     names = [row["name"] for row in records["landscapes"]]
@@ -167,6 +203,22 @@ def test_teachers_are_looked_at_once_each(run):
         landscapes.measure(config, workdir, sources.finder(config, workdir))
         == (records["landscapes"])
     )
+
+
+def test_a_teacher_that_diverged_has_no_landscape(run, tmp_path):
+    """Whose numbers no report could hold."""
+    config, workdir, _ = run
+    source = sources.finder(config, workdir)
+
+    def found(arm, ipc):
+        here = source(arm, ipc)
+        if arm == "sre2l/noise":
+            return here
+        nan = jax.tree.map(lambda leaf: leaf * np.nan, here.teacher.variables)
+        return here._replace(teacher=here.teacher._replace(variables=nan))
+
+    (row,) = landscapes.measure(config, tmp_path, found)
+    assert row["name"] == "teacher"
 
 
 def test_doubts_of_single_attacks_are_told():
@@ -186,11 +238,53 @@ def test_doubts_of_single_attacks_are_told():
         ({"attacks": ("pdg100",)}, "unknown attack 'pdg100'.*autoattack"),
         ({"radii": (0.0, 1.0)}, "above 0, in 1/255"),
         ({"radii": ()}, "above 0, in 1/255"),
+        ({"attack_images": -5}, "attack_images is -5"),
+        ({"attack_batch": 0}, "attack_batch 0"),
     ],
 )
 def test_attacks_that_cannot_be_are_refused_at_once(changes, told):
     with pytest.raises(ValueError, match=told):
         robustness.check(quick(**changes))
+
+
+def test_a_dry_run_sees_the_attacks_of_the_flag(monkeypatch):
+    """As all do that read the config before the program runs, such as other hosts."""
+    seen = []
+    monkeypatch.setattr(command, "_log_plainly", lambda: None)
+    monkeypatch.setattr(command.stopping, "listen", lambda: None)
+    monkeypatch.setattr(program, "enable_compile_cache", lambda: None)
+    monkeypatch.setattr(plan, "show", lambda config, told: seen.append(config))
+    words = ["evaluate", "--dry_run", "--attacks=fgsm,pgd7"]
+    monkeypatch.setattr(
+        command.app, "run", lambda run, flags_parser: run(flags_parser(words))
+    )
+    with flagsaver.flagsaver():
+        program.main(evaluate.run, enter=evaluate.enter)
+    assert seen[0].evaluate.attacks == ("fgsm", "pgd7")
+
+
+def test_what_is_named_twice_is_attacked_once():
+    config = quick(attacks=("fgsm", "pgd10", "fgsm"), radii=(2.0, 2.0))
+    assert robustness.asked(config) == [("fgsm", 2.0), ("pgd10", 2.0)]
+
+
+def test_only_an_attack_that_sees_its_batch_is_made_again_in_another(run):
+    config, workdir, _ = run
+    found = evaluate.train(config, workdir, sources.finder(config, workdir))
+    for batch in (10, 20):
+        changed = quick(attacks=("cw_torchattacks", "pgd10"), attack_batch=batch)
+        robustness.measure(changed, workdir, found)
+    for name, count in (("*cw_torchattacks-0*", 2), ("*pgd10-2-*", 1)):
+        assert len(list(workdir.glob(f"attack/{name}"))) == count * len(found)
+
+
+def test_a_search_trains_no_more_than_it_reads():
+    """Rates need no attacks, for which students are kept; strengths no others' sets."""
+    config = quick(sets=("sets/theirs",))
+    assert rates.held_out(config, 0.1).evaluate.attacks == ()
+    held = strengths.held_out(config, ["guard"], 0.1)
+    assert held.evaluate.against == ("sre2l+guard/noise",)
+    assert held.evaluate.sets == ()
 
 
 class TestStrengths:
@@ -241,3 +335,16 @@ class TestStrengths:
             config.recover.method = "sre2l"
         with pytest.raises(ValueError, match="no arm has one"):
             strengths.search(config, "", None)
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"search_attack": "pdg20"}, "unknown attack 'pdg20'"),
+            ({"search_attack": "pgd20_l2"}, "'pgd20_l2'; expected one in L-inf"),
+            ({"search_attack": "cw_torchattacks"}, "expected one in L-inf"),
+            ({"search_holdout": 0.99}, "ipc must lie in 1..1"),
+        ],
+    )
+    def test_what_would_end_a_search_late_is_told_first(self, changes, told):
+        with pytest.raises(ValueError, match=told):
+            strengths.search(quick(strengths=(0.1,), **changes), "", None)
