@@ -41,7 +41,7 @@ def get_config(arg=None):
     config.evaluate.labels = ("stored",)
     config.evaluate.whole_epochs = 0
     config.evaluate.attacks = ("fgsm", "pgd100", "autoattack")
-    config.evaluate.radii = (8.0, 16.0)
+    config.evaluate.radii = (8.0, 16.0, 64.0)  # at the last nothing should be left
     config.evaluate.attack_images = 100
     config.evaluate.strengths = (0.1, 0.3, 1.0, 3.0)
     return common.finish(config, arg)

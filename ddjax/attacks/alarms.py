@@ -240,8 +240,8 @@ def _at_the_largest(linf):
     if left <= _NEAR_ZERO:
         return []
     words = (
-        f"{_percent(left)} are left at {_in_255ths(eps)} after the strongest attack: a "
-        "network that was not trained on attacks should be near 0."
+        f"{_percent(left)} are left at {_in_255ths(eps)}, the largest radius, after the "
+        "strongest attack: try a larger one, for at some radius nothing may be left."
     )
     return [words]
 
