@@ -17,6 +17,17 @@ def test_a_search_trains_no_more_than_it_reads():
     assert held.evaluate.sets == ()
 
 
+def test_a_method_stands_for_its_teacher_before_a_baseline():
+    config = quick(against=("random+guard", "wmdd+guard/noise"))
+    config.recover.method = "sre2l"
+    assert strengths.held_out(config, ["guard"], 0.1).evaluate.against == (
+        "wmdd+guard/noise",
+    )
+    config.evaluate.against = ("random+guard",)
+    held = strengths.held_out(config, ["guard"], 0.1)
+    assert held.evaluate.against == ("random+guard",)
+
+
 def test_the_best_mean_over_radii_wins_for_each_ipc():
     config, seen = quick(strengths=(0.1, 0.4)), []
 
