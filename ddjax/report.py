@@ -158,8 +158,8 @@ def surfaces(networks: list[tuple[str, dict, str]]):
 
     Args:
       networks: (name, surface, what is written under it). A surface has its "radius",
-        half its width in 1/255 (root mean square), and "loss" [g, g], along the gradient and along a
-        random direction.
+        half its width in 1/255 (root mean square), and "loss" [g, g], along the
+        gradient and along a random direction.
 
     Returns:
       A matplotlib figure.

@@ -86,7 +86,8 @@ def penalised(config) -> list[str]:
 def held_out(config, names, weight: float):
     """The config with one strength, scored without the test set.
 
-    Of the arms that have a teacher the first stands for all; the config's own is first.
+    Of the arms that have a teacher the first stands for all: the config's own, or else a
+    method, which inverts it, before a baseline, which is only labelled by it.
     """
     changed = copy.deepcopy(config)
     section = changed.evaluate
@@ -103,7 +104,8 @@ def held_out(config, names, weight: float):
 
 def _first_arm(config, name) -> str:
     known = (arms.ours(config), *config.evaluate.against)
-    return next(arm for arm in known if variants.name_of(arm) == name)
+    mine = [arm for arm in known if variants.name_of(arm) == name]
+    return next((arm for arm in mine if "/" in arm), mine[0])
 
 
 def _scored(name, weight, rows) -> list[dict]:
