@@ -181,6 +181,11 @@ def base():
     # all images: "pgd100", "square", "autoattack" ...; nothing where empty.
     config.evaluate.attacks = ()
     config.evaluate.radii = (1.0, 2.0, 4.0)  # of the attacks, in 1/255 of the range
+    config.evaluate.radii_l2 = (
+        32.0,
+        64.0,
+        128.0,
+    )  # of those in L2, such as "pgd100_l2"
     config.evaluate.attack_images = 0  # of the test images; 0 for all
     config.evaluate.attack_batch = 250  # images that a device attacks at a time
     # Rates that every arm chooses from, scored on a share of the training images that

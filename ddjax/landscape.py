@@ -169,9 +169,12 @@ def surface(
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     offsets = np.linspace(-radius, radius, points, dtype=images.dtype)
     axes = _compiled(_axes, apply_fn)(key, variables, images, labels)
-    row = _compiled(_row, apply_fn)
-    rows = [row(variables, images, labels, axes, offset, offsets) for offset in offsets]
-    return Surface(offsets, np.stack(jax.device_get(rows), 1))
+    at = _compiled(_at, apply_fn)  # point by point: a row at once takes P times as much
+    rows = [
+        [at(variables, images, labels, axes, (first, second)) for second in offsets]
+        for first in offsets
+    ]
+    return Surface(offsets, np.moveaxis(np.array(jax.device_get(rows)), -1, 0))
 
 
 # Parts --------------------------------------------------------------------------------
@@ -235,10 +238,8 @@ def _axes(apply_fn, key, variables, images, labels):
     return length * first, length * losses.direction(other, 1.0)
 
 
-def _row(apply_fn, variables, images, labels, axes, offset, offsets):
-    """[N, P] losses at one offset along the first axis and all along the second."""
-    first, second = axes
-    moved = offsets[:, None, None, None, None] * second + (images + offset * first)
-    logits = _logits_of(apply_fn, variables)(moved.reshape(-1, *images.shape[1:]))
-    found = attacks.cross_entropy(logits, jnp.tile(labels, len(offsets)))
-    return found.reshape(len(offsets), -1).T
+def _at(apply_fn, variables, images, labels, axes, offsets):
+    """[N] losses at a pair of offsets, along the first axis and along the second."""
+    moved = images + sum(o * axis for o, axis in zip(offsets, axes))
+    logits = _logits_of(apply_fn, variables)(moved)
+    return attacks.cross_entropy(logits, labels)

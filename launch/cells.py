@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from ddjax import checkpoint, metrics, models, parallel, recipes, student
 from launch import (
@@ -215,12 +216,19 @@ def _score(config, cell, trained, cost):
     """Writes what students are worth, and what each has cost."""
     test = cell.teacher.test
     for place, variables in zip(cell.stages, trained):
+        identity = checkpoint.digest(*jax.tree.leaves(variables))
         if place.complete:  # trained again, for its variables
+            if place.record()["students"] != identity:
+                logging.warning(
+                    "%s is another student than the one that was scored: the devices "
+                    "round differently. Its clean accuracy under attack is its own.",
+                    place.folder.name,
+                )
             continue
         top1 = metrics.accuracy(cell.network.apply, variables, test.images, test.labels)
         record = {
             "top1": top1,
-            "students": checkpoint.digest(*jax.tree.leaves(variables)),
+            "students": identity,
             "num_images": len(cell.distilled.images.labels),
             "image_bytes": cell.distilled.record["image_bytes"],
             **cell.sizes._asdict(),

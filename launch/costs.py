@@ -55,6 +55,26 @@ def searched(rows: list[Row], rates: int) -> list[Row]:
     ]
 
 
+def tried(rows: list[Row], strengths: int) -> list[Row]:
+    """The rows of a search of strengths, which makes all of it for each.
+
+    Args:
+      rows: of the config with one of them, on what is not held out.
+      strengths: how many there are to choose from.
+    """
+    return [
+        row._replace(
+            what=f"search of {strengths} strengths: {row.what}",
+            calls=row.calls * strengths,
+            seconds=row.seconds * strengths,
+            least=row.least * strengths,
+            disk=row.disk * strengths,
+        )
+        for row in rows
+        if row.stage != "quality"
+    ]
+
+
 def seconds(rows: list[Row], stage: str) -> float:
     """Of one stage: its rows, but no less than its longest part."""
     mine = [row for row in rows if row.stage == stage]

@@ -45,7 +45,7 @@ def _name(config, arm, ipc) -> str:
 
 
 def _measured(config, workdir, teacher, name) -> dict | None:
-    made_from = {"version": 1, "teacher": teacher.hash, "images": _IMAGES}
+    made_from = {"version": 2, "teacher": teacher.hash, "images": _IMAGES}
     stage = checkpoint.Stage(workdir, "landscape", name.replace(" ", "-"), made_from)
     if not stage.complete:
         with meter.watch() as cost:

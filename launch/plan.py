@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import parallel, tables
-from launch import arms, costs, decoding, inputs, pod, rates, students
+from launch import arms, costs, decoding, inputs, pod, rates, strengths, students
 from launch.costs import Plan, Row
 
 _PROBE = 16  # images
@@ -48,11 +48,15 @@ def show(config, told: dict | None = None) -> None:
 
 
 def everything(plan: Plan) -> list[Row]:
-    """The rows of a config, those of its search of learning rates first."""
-    candidates, rows = plan.config.evaluate.learning_rates, []
-    if candidates:
-        held = outlined(rates.held_out(plan.config, candidates[0]), plan.machine)
-        rows = costs.searched(costs.work(held), len(candidates))
+    """The rows of a config, those of its searches first."""
+    config, rows = plan.config, []
+    if tried := config.evaluate.strengths:
+        names = strengths.penalised(config)
+        held = outlined(strengths.held_out(config, names, tried[0]), plan.machine)
+        rows += costs.tried(costs.work(held), len(tried))
+    if candidates := config.evaluate.learning_rates:
+        held = outlined(rates.held_out(config, candidates[0]), plan.machine)
+        rows += costs.searched(costs.work(held), len(candidates))
     return rows + costs.work(plan)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ddjax import attacks, checkpoint, parallel, tables
 from launch import inputs, meter, program, progress, titles
 
+_LOOKED_AT = 64  # images, before an attack
 _IDENTITY = ("arm", "ipc", "labels", "recipe", "model", "set", "student")
 
 
@@ -25,12 +26,13 @@ def check(config) -> None:
     section = config.evaluate
     if not section.attacks:
         return
-    radii = section.radii
-    if not radii or min(radii) <= 0 or max(radii) > 255:
-        raise ValueError(
-            f"evaluate.radii are {tuple(radii)}; expected numbers above 0, in 1/255 of "
-            "the range of pixels, such as (1, 2, 4)."
-        )
+    for name, most in (("radii", 255), ("radii_l2", float("inf"))):
+        radii = section[name]
+        if not radii or min(radii) <= 0 or max(radii) > most:
+            raise ValueError(
+                f"evaluate.{name} are {tuple(radii)}; expected numbers above 0, in "
+                "1/255 of the range of pixels, such as (1, 2, 4)."
+            )
     count, batch = section.attack_images, section.attack_batch
     if count < 0 or batch < 1:
         raise ValueError(
@@ -45,9 +47,12 @@ def check(config) -> None:
 def asked(config) -> list[tuple[str, float]]:
     """(attack, radius in 1/255) of a config; what has no radius is there once, as 0."""
     found = []
-    for name in config.evaluate.attacks:
-        bounded = name not in attacks.UNBOUNDED
-        found += [(name, r) for r in (config.evaluate.radii if bounded else (0.0,))]
+    section = config.evaluate
+    for name in section.attacks:
+        radii = section.radii_l2 if name.endswith("_l2") else section.radii
+        found += [
+            (name, r) for r in (radii if name not in attacks.UNBOUNDED else (0.0,))
+        ]
     return list(dict.fromkeys(found))  # what is named twice is attacked once
 
 
@@ -74,6 +79,8 @@ def measure(config, workdir, cells: list) -> dict:
     missing = [
         key for key, stages in found.items() if not all(s.complete for s in stages)
     ]
+    for i, _ in missing:
+        _ = cells[i].complete  # which waits for what other hosts have written
     own = parallel.share(missing)
     with parallel.alone(), progress.bar("attacks", len(own), unit="attack") as bar:
         for i, k in own:
@@ -119,7 +126,8 @@ def _attack(config, cell, stages, name, radius) -> None:
     suite = attacks.named(name, radius / 255, info.num_classes)
     images, labels = spread(cell.teacher.test, config.evaluate.attack_images)
     students = cell.variables()
-    doubts = [_doubts(cell, student, images, suite) for student in students]
+    few, _ = spread(cell.teacher.test, _LOOKED_AT)
+    doubts = [_doubts(cell, student, few, suite) for student in students]
     with meter.watch() as cost:
         outcomes = attacks.run(
             suite,
@@ -132,6 +140,8 @@ def _attack(config, cell, stages, name, radius) -> None:
             remember=functools.partial(_remembered, stages),
         )
     cost = cost.record()
+    for field in ("seconds", "compile_seconds"):
+        cost[field] /= len(students)
     for stage, outcome, words in zip(stages, outcomes, doubts):
         words = words + attacks.square_alarm(outcome.stages, len(labels))
         record = {"stages": list(outcome.stages), "doubts": words, **cost}

@@ -57,12 +57,16 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
 
 def _stages(workdir, used: set) -> list[dict]:
     """What each artifact behind the students has cost, in the order of the pipeline."""
-    rows, order = [], ("squeeze", "stats", "recover", "relabel", "quality")
+    rows, order = [], ("squeeze", "stats", "recover", "relabel", "students")
+    order += ("quality", "attack", "landscape")
     for stage in order:
         for path in sorted((pathlib.Path(workdir) / stage).glob("*/manifest.json")):
             manifest = json.loads(path.read_text())
             name, _, own = path.parent.name.rpartition("-")
             behind = {own, *map(str, manifest["made_from"].values())}
+            if stage == "students":  # whose costs are in their own records
+                used = used | ({own} if behind & used else set())  # attacks name them
+                continue
             record = manifest["record"]
             if behind & used and set(_COSTS) <= set(record):
                 costs = {k: record[k] for k in _COSTS}

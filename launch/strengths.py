@@ -79,7 +79,11 @@ def penalised(config) -> list[str]:
         variants.name_of(arm) for arm in (arms.ours(config), *config.evaluate.against)
     )
     return [
-        name for name in found if name and "curvature" in config.teachers.get(name, {})
+        name
+        for name in found
+        if name
+        and "curvature" in config.teachers.get(name, {})
+        and not config.teachers[name].get("restore")  # trained already
     ]
 
 

@@ -27,14 +27,17 @@ def config_of(config, arm: str, ipc: int):
       ValueError: there is no such teacher, or it changes what no teacher has.
     """
     name = name_of(arm)
-    if not name:
+    if not name and "+" not in arm.partition("/")[0]:
         return config
-    if name not in config.teachers:
-        known = ", ".join(config.teachers) or "none"
+    there = {
+        k: v.to_dict() for k, v in config.teachers.items() if hasattr(v, "to_dict")
+    }
+    if name not in there:
+        known = ", ".join(there) or "none"
         raise ValueError(
             f"the arm {arm!r} has a teacher {name!r}; config.teachers has {known}."
         )
-    changed, changes = copy.deepcopy(config), config.teachers[name].to_dict()
+    changed, changes = copy.deepcopy(config), there[name]
     changes.setdefault("restore", "")  # the main one's weights are not this one's
     penalty = changes.get("curvature", {})
     if "weight" in penalty:

@@ -55,6 +55,11 @@ def test_each_other_teacher_is_there_once(config):
 def test_unknown_teachers_and_fields_are_named(config):
     with pytest.raises(ValueError, match="'short'; config.teachers has long"):
         variants.config_of(config, "sre2l+short/noise", 1)
+    config.teachers.three = 3
+    with pytest.raises(ValueError, match="'three'; config.teachers has long"):
+        variants.config_of(config, "random+three", 1)
+    with pytest.raises(ValueError, match="teacher ''"):
+        variants.config_of(config, "sre2l+/noise", 1)
     config.teachers.wrong = {"epoch": 7}
     with pytest.raises(ValueError, match="teachers.wrong .*epoch"):
         variants.config_of(config, "wmdd+wrong/real", 1)
