@@ -62,7 +62,7 @@ def _row(cell, names) -> dict:
 def _mark_best(column) -> None:
     best = max((cell["mean"] for cell in column), default=0)
     for cell in column:
-        cell["best"] = len(column) > 1 and cell["mean"] == best
+        cell["best"] = len(column) > 1 and cell["mean"] == best > 0
 
 
 # Plots --------------------------------------------------------------------------------
