@@ -9,7 +9,7 @@ import pytest
 
 from configs import default
 from ddjax import checkpoint, loop
-from launch import frames, progress, recover
+from launch import frames, progress, recover, squeeze
 
 STEPS = 24
 
@@ -54,7 +54,7 @@ def test_start_end_and_evenly_between(whole):
 
 def test_first_frame_is_the_start(whole, config):
     """Real images where the run starts from them: no pixel was moved."""
-    train = recover.squeeze.run(config, whole).train
+    train = squeeze.run(config, whole).train
     known = {image.tobytes() for image in np.asarray(train.images)}
     assert {image.tobytes() for image in read(whole)["images"][0]} <= known
 
