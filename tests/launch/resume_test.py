@@ -17,7 +17,16 @@ from configs import default
 from ddjax import checkpoint, loop
 from ddjax import relabel as labels
 from ddjax import stats as statistics
-from launch import evaluate, progress, recover, report, runs, squeeze, stats
+from launch import (
+    evaluate,
+    pictures,
+    progress,
+    recover,
+    report,
+    runs,
+    squeeze,
+    stats,
+)
 from launch import history as losses
 
 STAGES = ("squeeze", "stats", "recover", "relabel", "evaluate")
@@ -406,7 +415,7 @@ class TestWaves:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(report, "draw", stop)
+            patch.setattr(pictures, "draw", stop)
             recover.run(config, stopped)
 
         def forbidden(*arguments, **options):
