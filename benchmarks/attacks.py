@@ -15,10 +15,9 @@ of a step of training a teacher with each form of curvature, or on adversarial i
 over a plain one. students: PGD-100 on several at once against one by one. Records go
 to benchmarks/results/attacks/.
 
-Found on one core of a machine with a load of five to eight, with 40 images and 100
-queries: PGD-100 1.7 and 2.3 times as fast as torchattacks, AutoAttack 1.7 and 2.0 times
-as fast as its authors' (two runs), with the same number of points left after every
-stage. Compiling AutoAttack took 13 to 15 seconds, and each radius is compiled anew.
+Found on one core of a machine with a load of eight, with 40 images and 100 queries:
+PGD-100 and AutoAttack 1.7 times as fast as torchattacks' and the authors' own, with the
+same number of points left after every stage. Compiling AutoAttack took 15 seconds, and each radius is compiled anew.
 """
 
 import argparse
