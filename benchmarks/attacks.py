@@ -17,7 +17,8 @@ to benchmarks/results/attacks/.
 
 Found on one core of a machine with a load of eight, with 40 images and 100 queries:
 PGD-100 and AutoAttack 1.7 times as fast as torchattacks' and the authors' own, with the
-same number of points left after every stage. Compiling AutoAttack took 15 seconds, and each radius is compiled anew.
+same number of points left after every stage. Compiling AutoAttack took 15 seconds, and
+each radius is compiled anew.
 """
 
 import argparse
