@@ -51,9 +51,7 @@ def recovery(count: int):
     network = models.create("convnet", INFO, width=8, depth=2)
     optimizer = optimizers.pixel_adam(0.1, 100, INFO.std)
     crop = augment.CropFlipRoll((0.5, 1.0), False, 1)
-    method = methods.create(
-        "sre2l", network.apply, optimizer, num_steps=100, augment=crop
-    )
+    method = methods.create("sre2l", network, optimizer, num_steps=100, augment=crop)
     context = Context(network.init(jax.random.key(0)))
     rows = np.arange(10)
     goal = recover.targets(rows, recover.noise(jax.random.key(1), rows, INFO), 1)

@@ -16,6 +16,7 @@ __all__ = [
     "decayed",
     "drop_once",
     "pixel_adam",
+    "pixel_sgd",
     "sgd",
 ]
 
@@ -158,4 +159,28 @@ def pixel_adam(learning_rate: float, num_steps: int, std: tuple[float, ...]):
         optax.scale_by_learning_rate(
             optax.cosine_decay_schedule(learning_rate, num_steps)
         ),
+    )
+
+
+@functools.cache
+def pixel_sgd(learning_rate: float, momentum: float, std: tuple[float, ...]):
+    """SGD with momentum on pixels in [0, 1], at the rate of normalised pixels.
+
+    DC, DSA and DM optimise z = (x - mean) / std. A gradient in z is one in x times
+    std, and a step in x one in z times std.
+
+    Args:
+      learning_rate: in units of normalised pixels, as the papers give it; constant.
+      momentum: share of the last direction that is kept.
+      std: per channel, of pixels in [0, 1].
+    """
+
+    def scaled(updates, _):
+        return updates * jnp.array(std)
+
+    return optax.chain(
+        optax.stateless(scaled),
+        optax.trace(momentum),
+        optax.stateless(scaled),
+        optax.scale_by_learning_rate(learning_rate),
     )

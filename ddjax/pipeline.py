@@ -110,7 +110,7 @@ def distill(
     stats.check_ipc(ipc, info, stats.class_counts(train))
     chosen = methods.create(
         method,
-        network.apply,
+        network,
         optimizers.pixel_adam(learning_rate, num_steps, info.std),
         num_steps=num_steps,
         augment=augment,

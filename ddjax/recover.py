@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddjax import data, loop, parallel, selection
+from ddjax import data, loop, matching, parallel, selection
 from ddjax.methods import Method
 from ddjax.types import (
     Barycenter,
@@ -30,6 +30,7 @@ __all__ = [
     "noise",
     "recover",
     "run_wave",
+    "spread",
     "targets",
     "waves",
 ]
@@ -53,7 +54,9 @@ def chunks(num_classes: int, ipc: int, batch_size: int, layout: str) -> list:
       batch_size: images a device takes at a time; whole classes are never cut, so
         with layout "classes" a chunk has at least `ipc`.
       layout: "classes" (whole classes with all their images: what per-class
-        statistics need; WMDD) or "images" (one image of each class: SRe2L).
+        statistics need; WMDD), "images" (one image of each class: SRe2L), or "whole"
+        (all in one chunk, whatever its size: what learns from all classes, as DC's
+        network and GeoDM's curvatures do).
 
     Returns:
       List of [n] int arrays, rows of the class-major set; together they are all rows.
@@ -67,9 +70,11 @@ def chunks(num_classes: int, ipc: int, batch_size: int, layout: str) -> list:
       >>> [len(rows) for rows in recover.chunks(5, 3, 6, "classes")]
       [6, 6, 3]
     """
-    if layout not in ("classes", "images"):
-        raise ValueError(f"unknown layout {layout!r}; known: classes, images.")
+    if layout not in ("classes", "images", "whole"):
+        raise ValueError(f"unknown layout {layout!r}; known: classes, images, whole.")
     rows = np.arange(num_classes * ipc).reshape(num_classes, ipc)
+    if layout == "whole":
+        return [rows.ravel()]
     if layout == "classes":
         width = max(1, batch_size // ipc)
         return [rows[k : k + width].ravel() for k in range(0, num_classes, width)]
@@ -154,13 +159,13 @@ def targets(
     """
     labels = (rows // ipc).astype(np.int32)
     weights, features, layers = np.full(len(rows), 1 / ipc, np.float32), (), ()
+    present = np.unique(labels)
     if barycenter is not None:
         weights = barycenter.weights.reshape(-1)[rows]
         features = barycenter.points.reshape(-1, barycenter.points.shape[-1])[rows]
     if class_stats is not None:
-        present = np.unique(labels)
         layers = tuple(Moments(m.mean[present], m.var[present]) for m in class_stats[0])
-    return Targets(images, labels, weights, features, layers)
+    return Targets(images, labels, weights, features, layers, present)
 
 
 def run_wave(
@@ -176,7 +181,8 @@ def run_wave(
     """Recovers the chunks of one wave, from the start or from a saved state.
 
     The randomness of a chunk comes from the key, its first row and the step, so the
-    images do not depend on how many devices there are.
+    images do not depend on how many devices there are. A single chunk of a method that
+    draws real images has these divided over the devices, and differs by rounding.
 
     Args:
       key: of the whole recovery.
@@ -206,7 +212,7 @@ def run_wave(
         context,
         (keys, stacked),
         range(wave.done, num_steps),
-        spread=parallel.over_devices(len(targets)),
+        spread=spread(method, context, len(targets)),
         observe=watch,
     )
     return [
@@ -215,6 +221,13 @@ def run_wave(
         )
         for i, target in enumerate(targets)
     ]
+
+
+def spread(method: Method, context: Context, count: int) -> parallel.Spread:
+    """How a wave of so many chunks runs: one on each device, or one on all."""
+    if count > 1 or not method.real_batch:
+        return parallel.over_devices(count)
+    return parallel.together(min(method.real_batch, context.real.rows.shape[1]))
 
 
 def initial_state(method: Method, context: Context, stacked: Targets, keys):
@@ -232,7 +245,13 @@ def make_step(method: Method):
 
     def step(state, index, context, private):
         key, targets = private
-        return method.step(jax.random.fold_in(key, index), state, context, targets, ())
+        key, batch = jax.random.fold_in(key, index), ()
+        if method.real_batch:
+            key, key_batch = jax.random.split(key)
+            batch = matching.draw(
+                key_batch, context.real, targets.classes, method.real_batch
+            )
+        return method.step(key, state, context, targets, batch)
 
     return step
 
@@ -254,7 +273,7 @@ def recover(
     Args:
       key: consumed.
       method: see `ddjax.methods`.
-      context: the teacher.
+      context: the teacher, and what else the method reads.
       targets_of: `rows [n] -> Targets`, such as a partial of `targets`.
       cuts: as `chunks` gives them.
       num_steps: optimiser steps for each chunk.

@@ -12,12 +12,14 @@ import jax
 
 __all__ = [
     "Barycenter",
+    "Batch",
     "ClassStats",
     "Context",
     "DataInfo",
     "Dataset",
     "DistilledSet",
     "Moments",
+    "Real",
     "Targets",
 ]
 
@@ -67,10 +69,26 @@ class Barycenter(NamedTuple):
     converged: jax.Array  # [C], bool
 
 
+class Real(NamedTuple):
+    """Real images that methods draw from, whole on the device."""
+
+    images: jax.Array  # [N, H, W, ch] uint8
+    rows: jax.Array  # [C, largest] int32, images of each class; -1 beyond its last
+
+
+class Batch(NamedTuple):
+    """Real images of each class of a chunk, for one step."""
+
+    images: jax.Array  # [q, n, H, W, ch] in [0, 1]
+    weights: jax.Array  # [q, n], sum 1 over n; 0 where a class has fewer images
+
+
 class Context(NamedTuple):
     """Arrays that all images share; what a method does not need is ()."""
 
     teacher: Any = ()  # {"params", "batch_stats"}
+    real: Any = ()  # Real
+    pool: Any = ()  # (first, last) variables of networks in training, stacked [P, ...]
 
 
 class Targets(NamedTuple):
@@ -81,6 +99,7 @@ class Targets(NamedTuple):
     weights: jax.Array  # [N], mass of each image within its class
     features: Any = ()  # [N, D], the atom of each image
     class_stats: Any = ()  # tuple of Moments, [q, c] each
+    classes: Any = ()  # [q] int32, labels of the chunk's classes
 
 
 class DistilledSet(NamedTuple):

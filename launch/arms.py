@@ -161,7 +161,7 @@ def build(config, name: str, network, info) -> methods.Method:
     num_steps, rate, _, scale, flip, jitter = pixels
     return methods.create(
         name,
-        network.apply,
+        network,
         optimizers.pixel_adam(rate, num_steps, info.std),
         num_steps=num_steps,
         augment=data.augment.CropFlipRoll(tuple(scale), flip, jitter),

@@ -121,7 +121,7 @@ class TestRecover:
         """Recovers sets of three classes: `make(seed, ipc, batch_size)`."""
         method = methods.create(
             "sre2l",
-            tiny_network.apply,
+            tiny_network,
             optimizers.pixel_adam(0.2, 3, tiny_info.std),
             num_steps=3,
             augment=augment.CropFlipRoll((0.5, 1.0), True, 1),

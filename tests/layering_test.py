@@ -10,6 +10,7 @@ LAYERS = [
     {"types"},
     {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
+    {"matching"},
     {"methods", "loop", "training", "attacks"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
     | {"patches", "quality", "tables", "export", "landscape"},

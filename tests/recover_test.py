@@ -92,7 +92,7 @@ def setting(tiny_network, tiny_variables, tiny_info):
     """(method, context, targets of rows, chunks): four images of each of 3 classes."""
     method = methods.create(
         "sre2l",
-        tiny_network.apply,
+        tiny_network,
         optimizers.pixel_adam(0.2, 6, tiny_info.std),
         num_steps=6,
         augment=augment.CropFlipRoll((0.5, 1.0), True, 1),

@@ -107,7 +107,7 @@ class TestLoops:
     def test_recover(self, chunks, tiny_network, tiny_info, tiny_variables):
         method = methods.create(
             "sre2l",
-            tiny_network.apply,
+            tiny_network,
             optimizers.pixel_adam(0.2, NUM_STEPS, tiny_info.std),
             num_steps=NUM_STEPS,
             augment=augment.CropFlipRoll((0.5, 1.0), True, 1),

@@ -20,6 +20,7 @@ from ddjax.losses.labels import (
     soft_label_distance,
     soft_label_divergence,
 )
+from ddjax.losses.means import mean_matching
 from ddjax.losses.priors import total_variation
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "input_gradient",
     "loss_difference",
     "mean_distance",
+    "mean_matching",
     "mixed_logits",
     "soft_label_distance",
     "soft_label_divergence",

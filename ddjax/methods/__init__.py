@@ -1,5 +1,5 @@
 """One file, one method. `create` finds them by their module's name."""
 
-from ddjax.methods.base import Method, create, from_loss, names
+from ddjax.methods.base import Method, create, from_loss, from_matching, names
 
-__all__ = ["Method", "create", "from_loss", "names"]
+__all__ = ["Method", "create", "from_loss", "from_matching", "names"]

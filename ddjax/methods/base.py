@@ -13,6 +13,7 @@ import optax
 
 from ddjax import losses
 from ddjax.data.augment import CropFlipRoll
+from ddjax.models import Network
 from ddjax.types import Context, DistilledSet, Targets
 
 __all__ = [
@@ -20,8 +21,14 @@ __all__ = [
     "ImagesState",
     "Method",
     "create",
+    "finalize",
     "from_loss",
+    "from_matching",
+    "move",
     "names",
+    "outside",
+    "split_classes",
+    "total",
     "with_curvature",
 ]
 
@@ -34,17 +41,20 @@ class Method(NamedTuple):
     Attributes:
       init: `(key, context, targets) -> state`.
       step: `(key, state, context, targets, batch) -> (state, metrics)`; `metrics` is a
-        dict of scalars, "loss" and one for each of its terms. `batch` holds real
-        images where `requires` names "real", else ().
+        dict of scalars, "loss", one for each of its terms, and others that are only
+        watched, whose names have a slash. `batch` is the Batch of real images of the
+        chunk's classes where `real_batch` is not 0, else ().
       finalize: `(state, context, targets) -> DistilledSet`, pixels in [0, 1].
       requires: what it reads: of the artifacts "teacher", "class_stats", "barycenter",
-        and "running", the statistics that only a teacher with BatchNorm has.
+        "pool", and "running", the statistics that only a teacher with BatchNorm has.
+      real_batch: real images of each class that a step looks at; 0 for none.
     """
 
     init: Callable
     step: Callable
     finalize: Callable
     requires: tuple[str, ...]
+    real_batch: int = 0
 
 
 class ImagesState(NamedTuple):
@@ -75,6 +85,49 @@ def from_loss(
       requires: see `Method`.
     """
 
+    def seen(key, state, images, context, targets, batch):
+        del batch
+        return loss(augment(key, images, state.count), context, targets)
+
+    return _moving(seen, optimizer, requires, clip=True)
+
+
+def from_matching(
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    *,
+    requires: tuple[str, ...],
+    real_batch: int,
+) -> Method:
+    """Makes a method of a loss on the images beside a batch of real ones.
+
+    Pixels move freely, as in DC, DSA and DM, and are clamped to [0, 1] at the end:
+    sets are stored as uint8. The share of them that lies outside is watched.
+
+    Args:
+      loss: `(key, images, context, targets, batch) -> dict of scalars`, the weighted
+        terms, and what is only watched (names with a slash); see `split_classes` for
+        the images.
+      optimizer: of the pixels.
+      requires: see `Method`.
+      real_batch: see `Method`.
+
+    Raises:
+      ValueError: no real images.
+    """
+    if real_batch < 1:
+        raise ValueError(f"real_batch must be at least 1; got {real_batch}.")
+
+    def seen(key, state, images, context, targets, batch):
+        del state
+        return loss(key, images, context, targets, batch)
+
+    return _moving(seen, optimizer, requires, clip=False, real_batch=real_batch)
+
+
+def _moving(terms_of, optimizer, requires, *, clip, real_batch=0) -> Method:
+    """A method whose state is its images."""
+
     def init(key: jax.Array, context: Context, targets: Targets) -> ImagesState:
         del key, context
         # A copy: the loop donates its state, and the targets are used again.
@@ -82,23 +135,48 @@ def from_loss(
         return ImagesState(images, optimizer.init(images), jnp.int32(0))
 
     def step(key, state: ImagesState, context: Context, targets: Targets, batch):
-        del batch
+        def objective(images):
+            terms = terms_of(key, state, images, context, targets, batch)
+            return total(terms), terms
 
-        def total(images):
-            terms = loss(augment(key, images, state.count), context, targets)
-            return sum(terms.values()), terms
+        gradient_and_value = jax.value_and_grad(objective, has_aux=True)
+        (value, terms), gradient = gradient_and_value(state.images)
+        if not clip:
+            terms = {**terms, "pixels/outside": outside(state.images)}
+        state = move(state, gradient, optimizer, clip=clip)
+        return state, {"loss": value, **terms}
 
-        gradient, (value, terms) = _gradient_and_value(total)(state.images)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.images)
-        images = jnp.clip(optax.apply_updates(state.images, updates), 0.0, 1.0)
-        return ImagesState(images, opt_state, state.count + 1), {"loss": value, **terms}
+    return Method(init, step, finalize, requires, real_batch)
 
-    def finalize(state: ImagesState, context: Context, targets: Targets):
-        del context
-        images = jnp.clip(state.images, 0.0, 1.0)
-        return DistilledSet(images, targets.labels, targets.weights)
 
-    return Method(init, step, finalize, requires)
+def total(terms: dict) -> jax.Array:
+    """The sum of the terms; what is only watched (a slash in its name) is left out."""
+    return sum(value for name, value in terms.items() if "/" not in name)
+
+
+def outside(images: jax.Array) -> jax.Array:
+    """The share of pixels that lie outside [0, 1]."""
+    return jnp.mean((images < 0) | (images > 1), dtype=jnp.float32)
+
+
+def move(state: ImagesState, gradient, optimizer, *, clip: bool) -> ImagesState:
+    """One step of the optimiser on the pixels; clamped to [0, 1] after it, or not."""
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.images)
+    images = optax.apply_updates(state.images, updates)
+    images = jnp.clip(images, 0.0, 1.0) if clip else images
+    return ImagesState(images, opt_state, state.count + 1)
+
+
+def finalize(state: ImagesState, context: Context, targets: Targets) -> DistilledSet:
+    """The images of a state, as `Method` has it."""
+    del context
+    images = jnp.clip(state.images, 0.0, 1.0)
+    return DistilledSet(images, targets.labels, targets.weights)
+
+
+def split_classes(images: jax.Array, targets: Targets) -> jax.Array:
+    """Images [N, H, W, ch] of a chunk as [q, ipc, H, W, ch], class by class."""
+    return images.reshape(len(targets.classes), -1, *images.shape[1:])
 
 
 def with_curvature(
@@ -133,14 +211,6 @@ def with_curvature(
     return curved
 
 
-def _gradient_and_value(function):
-    def both(x):
-        value_and_terms, gradient = jax.value_and_grad(function, has_aux=True)(x)
-        return gradient, value_and_terms
-
-    return both
-
-
 def names() -> tuple[str, ...]:
     """The methods there are: the modules of this folder that have a `method`."""
     package = importlib.import_module("ddjax.methods")
@@ -151,18 +221,18 @@ def names() -> tuple[str, ...]:
 @functools.cache  # the same steps every time: jit compiles them once
 def create(
     name: str,
-    apply_fn: Callable,
+    network: Network,
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    augment: CropFlipRoll,
+    augment: CropFlipRoll = VIEW,
     options: tuple[tuple[str, Any], ...] = (),
 ) -> Method:
     """Builds the method in module `ddjax.methods.<name>`.
 
     Args:
       name: the module.
-      apply_fn: the teacher, `(variables, images) -> (logits, out)`.
+      network: of the teacher, or of the networks that images are matched through.
       optimizer: of the pixels.
       num_steps: length of the run, for schedules.
       augment: how a step looks at the images.
@@ -176,11 +246,11 @@ def create(
     factory = importlib.import_module(f"ddjax.methods.{name}").method
     offered = {"num_steps": num_steps, "augment": augment}
     wanted = set(inspect.signature(factory).parameters)
-    known = sorted(wanted - {"apply_fn", "optimizer", *offered})
+    known = sorted(wanted - {"network", "optimizer", *offered})
     for option, _ in options:
         if option not in known:
             raise ValueError(
                 f"method {name!r} has no option {option!r}; known: {', '.join(known)}."
             )
     offered = {key: value for key, value in offered.items() if key in wanted}
-    return factory(apply_fn, optimizer, **offered, **dict(options))
+    return factory(network, optimizer, **offered, **dict(options))

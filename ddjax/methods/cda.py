@@ -4,19 +4,18 @@ Reference: Z. Yin and Z. Shen, "Dataset Distillation via Curriculum Data Synthes
 Large Data Era", TMLR 2024, https://arxiv.org/abs/2311.18838.
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 import optax
 
 from ddjax.data.augment import CropFlipRoll
 from ddjax.methods import base, sre2l
+from ddjax.models import Network
 
 __all__ = ["lowest_scale", "method"]
 
 
 def method(
-    apply_fn: Callable,
+    network: Network,
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
@@ -31,7 +30,7 @@ def method(
     """SRe2L with the lower bound of the crop's area following `lowest_scale`.
 
     Args:
-      apply_fn: the teacher.
+      network: of the teacher.
       optimizer: of the pixels.
       num_steps: length of the run.
       augment: its `scale[0]` is where the bound ends.
@@ -50,7 +49,7 @@ def method(
         return lowest_scale(count, num_steps, augment.scale[0], milestone)
 
     return sre2l.method(
-        apply_fn,
+        network,
         optimizer,
         augment=augment._replace(lowest=lowest),
         bn_weight=bn_weight,

@@ -11,12 +11,13 @@ import optax
 
 from ddjax import losses
 from ddjax.methods import base
+from ddjax.models import Network
 
 __all__ = ["method"]
 
 
 def method(
-    apply_fn: Callable,
+    network: Network,
     optimizer: optax.GradientTransformation,
     *,
     augment: Callable = base.VIEW,
@@ -31,7 +32,7 @@ def method(
         L = CE(z, y) + bn_weight sum_l s_l (||V_l - v_l|| + ||M_l - m_l||)
 
     Args:
-      apply_fn: the teacher; it must have BatchNorm.
+      network: of the teacher; it must have BatchNorm.
       optimizer: of the pixels.
       augment: `(key, images, count) -> images`.
       bn_weight: 0.01 on ImageNet-1K and CIFAR-100, 1 on Tiny-ImageNet.
@@ -45,7 +46,7 @@ def method(
     """
 
     def loss(images, context, targets):
-        logits, out = apply_fn(context.teacher, images)
+        logits, out = network.apply(context.teacher, images)
         bn = losses.batch_norm(
             out["moments"], out["running"], first_weight=first_bn_weight
         )
@@ -55,7 +56,7 @@ def method(
         }
 
     loss = base.with_curvature(
-        loss, apply_fn, curvature_weight, curvature_form, curvature_h
+        loss, network.apply, curvature_weight, curvature_form, curvature_h
     )
     requires = ("teacher", "running")
     return base.from_loss(loss, optimizer, augment=augment, requires=requires)

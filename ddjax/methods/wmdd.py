@@ -10,12 +10,13 @@ import optax
 
 from ddjax import losses
 from ddjax.methods import base
+from ddjax.models import Network
 
 __all__ = ["method"]
 
 
 def method(
-    apply_fn: Callable,
+    network: Network,
     optimizer: optax.GradientTransformation,
     *,
     augment: Callable = base.VIEW,
@@ -44,7 +45,7 @@ def method(
     LayerNorms read, and one that reports none goes without that term (both ours).
 
     Args:
-      apply_fn: the teacher.
+      network: of the teacher.
       optimizer: of the pixels.
       augment: `(key, images, count) -> images`.
       feature_weight: 0 gives the ablation "CE + PCBN".
@@ -76,7 +77,7 @@ def method(
         )
 
     def loss(images, context, targets):
-        logits, out = apply_fn(context.teacher, images)
+        logits, out = network.apply(context.teacher, images)
         pair = out["features"], targets.features
         if match == "atoms":
             feature = losses.barycenter_distance(*pair, squared=squared)
@@ -94,7 +95,7 @@ def method(
         return terms
 
     loss = base.with_curvature(
-        loss, apply_fn, curvature_weight, curvature_form, curvature_h
+        loss, network.apply, curvature_weight, curvature_form, curvature_h
     )
     requires = ("teacher", "class_stats", "barycenter")
     requires += () if per_class else ("running",)

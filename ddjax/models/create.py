@@ -55,12 +55,17 @@ class Network(NamedTuple):
         those with InstanceNorm report neither.
       apply_train: `(variables, images) -> (logits, batch_stats)`: BatchNorm uses the
         statistics of the batch and returns the updated running ones.
-      std: of each channel, what pixels are divided by within.
+      apply_batch: `(variables, images) -> (logits, out)`, as `apply`, but BatchNorm uses
+        the statistics of the batch: a network that was never trained has no others.
+      mean: of each channel, what is subtracted from pixels within.
+      std: of each channel, what they are divided by.
     """
 
     init: Callable
     apply: Callable
     apply_train: Callable
+    apply_batch: Callable | None = None
+    mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
 
@@ -129,4 +134,10 @@ def create(
         )
         return logits, updated.get("batch_stats", {})
 
-    return Network(init, apply, apply_train, tuple(std))
+    def apply_batch(variables, images):
+        found, _ = module.apply(
+            variables, normalise(images), train=True, mutable=["batch_stats"]
+        )
+        return found
+
+    return Network(init, apply, apply_train, apply_batch, tuple(mean), tuple(std))

@@ -18,6 +18,7 @@ __all__ = [
     "sharded",
     "single",
     "stacked",
+    "together",
 ]
 
 _AXES = (0, None, None, 0)  # state, index, shared, private
@@ -61,13 +62,19 @@ def over_devices(count: int) -> Spread:
     return _one_each if count > 1 else _alone
 
 
-def _unstacked(step):
+def _first(step):
+    """The step on a stack of one."""
+
     def alone(state, index, shared, private):
         state, private = jax.tree.map(lambda x: x[0], (state, private))
         new = step(state, index, shared, private)
         return jax.tree.map(lambda x: x[None], new)
 
-    return jax.jit(alone, donate_argnums=0)
+    return alone
+
+
+def _unstacked(step):
+    return jax.jit(_first(step), donate_argnums=0)
 
 
 def _scatter(arguments):
@@ -138,15 +145,18 @@ stacked = Spread(_stack_program, _side_by_side)
 # Batches divided ---------------------------------------------------------------------
 
 
-def divide(rows: jax.Array) -> jax.Array:
-    """In a step: the leading axis divided over the devices that share a batch.
+def divide(rows: jax.Array, axis: int = 0) -> jax.Array:
+    """In a step: an axis divided over the devices that share a batch.
 
     The compiler divides what follows from it, sums the gradients, and takes the
-    statistics of BatchNorm over the whole batch. Outside of `sharded` it is `rows`.
+    statistics of BatchNorm over the whole batch. Outside of `sharded` and `together`
+    it is `rows`.
     """
     if "batch" not in jax.sharding.get_abstract_mesh().axis_names:
         return rows
-    return jax.lax.with_sharding_constraint(rows, PartitionSpec("batch"))
+    return jax.lax.with_sharding_constraint(
+        rows, PartitionSpec(*(None,) * axis, "batch")
+    )
 
 
 def sharded(batch_size: int) -> Spread:
@@ -172,19 +182,33 @@ def sharded(batch_size: int) -> Spread:
     return single if used == 1 else _over_mesh(tuple(found[:used]))
 
 
+def together(batch_size: int) -> Spread:
+    """A stack of one chunk, whose real images are divided over this host's devices.
+
+    For a chunk whose step draws so many images of each class that it takes all devices
+    better than one; see `divide`. As many are used as divide the batch.
+
+    Args:
+      batch_size: images of each class.
+    """
+    found = jax.local_devices()
+    used = _divisor(batch_size, len(found))
+    return _alone if used == 1 else _over_mesh(tuple(found[:used]), _first)
+
+
 def _divisor(number: int, most: int) -> int:
     """The largest divisor of a number up to `most`."""
     return max(n for n in range(1, most + 1) if number % n == 0)
 
 
 @functools.cache  # the same object for the same devices: programs are kept by it
-def _over_mesh(found):
+def _over_mesh(found, of=lambda step: step):
     mesh = Mesh(np.array(found), ("batch",))
     whole = NamedSharding(mesh, PartitionSpec())
     batch = NamedSharding(mesh, PartitionSpec("batch"))
 
     def program(step):
-        return _Within(mesh, jax.jit(step, donate_argnums=0, out_shardings=whole))
+        return _Within(mesh, jax.jit(of(step), donate_argnums=0, out_shardings=whole))
 
     def feed(rows):
         return jax.tree.map(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddjax import methods, optimizers, parallel
+from ddjax import matching, methods, optimizers, parallel
 from ddjax.data import augment
 from ddjax.types import Context, Moments, Targets
 
@@ -18,11 +18,11 @@ IPC = 2
 
 
 @pytest.fixture(scope="module", params=methods.names())
-def problem(request, tiny_network, tiny_variables, tiny_info):
+def problem(request, tiny_network, tiny_variables, tiny_info, tiny_data):
     """(method with its defaults, context, targets of two chunks)."""
     method = methods.create(
         request.param,
-        tiny_network.apply,
+        tiny_network,
         optimizers.pixel_adam(0.1, STEPS, tiny_info.std),
         num_steps=STEPS,
         augment=augment.CropFlipRoll((0.5, 1.0), True, 2),
@@ -37,15 +37,33 @@ def problem(request, tiny_network, tiny_variables, tiny_info):
         for width in (m.mean.shape[-1] for m in out["moments"])
     )
     weights = np.tile(np.array([0.3, 0.7], np.float32), 3)
-    chunks = [Targets(i, labels, weights, f, layers) for i, f in zip(whole, features)]
-    return method, Context(teacher=tiny_variables), chunks
+    classes = np.arange(3, dtype=np.int32)
+    chunks = [
+        Targets(i, labels, weights, f, layers, classes) for i, f in zip(whole, features)
+    ]
+    first, last = (
+        jax.vmap(tiny_network.init)(jax.random.split(jax.random.key(k), 2))
+        for k in range(2)
+    )
+    real = matching.table(tiny_data)
+    return method, Context(tiny_variables, real, (first, last)), chunks
+
+
+def batch_of(method, context, targets, i):
+    """What a step is given beside its state."""
+    if not method.real_batch:
+        return ()
+    key = jax.random.fold_in(jax.random.key(5), i)
+    return matching.draw(key, context.real, targets.classes, method.real_batch)
 
 
 def run(method, context, targets, key, step):
     state = method.init(key, context, targets)
     history = []
     for i in range(STEPS):
-        state, metrics = step(jax.random.fold_in(key, i), state, context, targets, ())
+        batch = batch_of(method, context, targets, i)
+        key_step = jax.random.fold_in(key, i)
+        state, metrics = step(key_step, state, context, targets, batch)
         history.append(metrics)
     return state, history
 
@@ -72,7 +90,7 @@ def test_factory_is_documented_and_named(problem):
 
 def test_requires_known_artifacts(problem):
     method, _, _ = problem
-    known = {"teacher", "class_stats", "barycenter", "real", "running"}
+    known = {"teacher", "class_stats", "barycenter", "running", "pool"}
     assert set(method.requires) <= known
 
 
@@ -93,7 +111,7 @@ def test_everything_is_finite_and_the_loss_is_the_sum_of_its_terms(finished):
     state, history = finished
     chex.assert_tree_all_finite((state, history))
     for metrics in history:
-        terms = sum(value for name, value in metrics.items() if name != "loss")
+        terms = sum(v for k, v in metrics.items() if k != "loss" and "/" not in k)
         assert float(metrics["loss"]) == pytest.approx(float(terms), rel=1e-5)
 
 
@@ -134,7 +152,9 @@ def test_scan_is_the_same(problem, finished):
     @jax.jit
     def scan(state):
         def body(state, i):
-            return method.step(jax.random.fold_in(key, i), state, context, targets, ())
+            batch = batch_of(method, context, targets, i)
+            key_step = jax.random.fold_in(key, i)
+            return method.step(key_step, state, context, targets, batch)
 
         return jax.lax.scan(body, state, jnp.arange(STEPS))
 
@@ -153,7 +173,8 @@ def test_pmap_is_the_same(problem, finished):
     state = jax.vmap(functools.partial(method.init, key, context))(both)
     step = jax.pmap(method.step, in_axes=(None, 0, None, 0, None))
     for i in range(STEPS):
-        state, _ = step(jax.random.fold_in(key, i), state, context, both, ())
+        batch = batch_of(method, context, chunks[0], i)
+        state, _ = step(jax.random.fold_in(key, i), state, context, both, batch)
     first = jax.tree.map(lambda x: x[0], state)
     same = images_of(problem, finished[0])
     np.testing.assert_allclose(images_of(problem, first), same, atol=1e-5, rtol=0)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddjax import losses, methods, optimizers
+from ddjax import losses, methods, models, optimizers
 from ddjax.methods import base, cda, wmdd
 from ddjax.types import Context, Moments, Targets
 
@@ -29,6 +29,9 @@ def tiny_teacher(variables, images):
     logits = features @ variables["head"].T + jnp.array([0.05, -0.05])
     moments = Moments(pre.mean((1, 2)), pre.var((1, 2)))
     return logits, {"features": features, "moments": (moments,)}
+
+
+TEACHER = models.Network(None, tiny_teacher, None)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def golden():
 @pytest.fixture(scope="module")
 def method():
     return wmdd.method(
-        tiny_teacher,
+        TEACHER,
         optimizers.pixel_adam(0.25, 2000, (STD, STD)),
         augment=lambda key, images, count: images,
         bn_weight=10.0,
@@ -123,7 +126,7 @@ def test_matching_means_forgets_which_atom_is_whose(golden):
     other = targets._replace(features=targets.features[jnp.array([1, 0, 2, 3])])
     for match in ("atoms", "mean"):
         made = wmdd.method(
-            tiny_teacher,
+            TEACHER,
             optimizers.pixel_adam(0.25, 2000, (STD, STD)),
             augment=lambda key, images, count: images,
             match=match,
@@ -163,7 +166,7 @@ def _after_two_steps(network, variables, name, **options):
     """Images after the second and third step of a run of ten, from the same start."""
     method = methods.create(
         name,
-        network.apply,
+        network,
         optax.adam(0.1),
         num_steps=10,
         augment=methods.base.CropFlipRoll((0.3, 1.0), True, 1),
@@ -201,7 +204,7 @@ def test_global_statistics_are_sre2l(tiny_network, tiny_variables):
     ):
         method = methods.create(
             name,
-            tiny_network.apply,
+            tiny_network,
             optax.adam(0.1),
             num_steps=1,
             augment=methods.base.CropFlipRoll((0.5, 1.0), True, 1),
@@ -217,12 +220,12 @@ def test_unknown_names_list_the_known_ones(tiny_network):
     options = {"num_steps": 1, "augment": methods.base.VIEW}
     sgd = optax.sgd(0.1)
     with pytest.raises(
-        ValueError, match="unknown method 'mtt'; known: cda, sre2l, wmdd"
+        ValueError, match="unknown method 'mtt'; known: cda, dm, sre2l, wmdd"
     ):
-        methods.create("mtt", tiny_network.apply, sgd, **options)
+        methods.create("mtt", tiny_network, sgd, **options)
     with pytest.raises(ValueError, match="no option 'bn_wieght'; known: .*bn_weight"):
         methods.create(
-            "wmdd", tiny_network.apply, sgd, **options, options=(("bn_wieght", 1.0),)
+            "wmdd", tiny_network, sgd, **options, options=(("bn_wieght", 1.0),)
         )
 
 
@@ -261,7 +264,7 @@ class TestCurvature:
         with pytest.raises(ValueError, match="unknown form of curvature 'bent'"):
             methods.create(
                 name,
-                tiny_network.apply,
+                tiny_network,
                 optax.sgd(0.1),
                 num_steps=3,
                 augment=base.VIEW,

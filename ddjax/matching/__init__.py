@@ -1,0 +1,21 @@
+"""What methods have in common that match synthetic images to real ones, step by step.
+
+DC, DSA, DM and what builds on them draw a batch of real images of every class
+(`draw`), look at them and at the synthetic ones alike (`siamese`), and compare what a
+network makes of both, which is fresh or half trained (`network_of`, `embed`).
+"""
+
+from ddjax.matching.networks import SOURCES, check_source, embed, network_of
+from ddjax.matching.real import by_class, draw, table
+from ddjax.matching.views import siamese
+
+__all__ = [
+    "SOURCES",
+    "by_class",
+    "check_source",
+    "draw",
+    "embed",
+    "network_of",
+    "siamese",
+    "table",
+]
