@@ -47,7 +47,7 @@ def planned(size: int, stem: str, classes: int = 1_000) -> Plan:
 def recover(size, stem, images, *, classes=1_000, ipc=IPC) -> dict:
     """The record of a step of a chunk."""
     plan = planned(size, stem, classes)
-    cost = image_costs.chunk_cost(plan, "wmdd", np.arange(images), ipc)
+    cost = image_costs.chunk_cost(plan, "wmdd/real", np.arange(images), ipc)
     return _record("recover", size, stem, images, classes, ipc, cost)
 
 

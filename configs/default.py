@@ -102,12 +102,14 @@ def base():
 
     config.recover = config_dict.ConfigDict()
     config.recover.method = "wmdd"  # a module of ddjax/methods
-    config.recover.start = "real"  # "real" image nearest to the atom, or "noise"
+    # The "real" image nearest to the atom, a "random" one, or "noise".
+    config.recover.start = "real"
     config.recover.ipc = (1, 10)  # images per class
     config.recover.sets = 3  # distilled sets for each ipc, from as many seeds
     config.recover.batch_size = 100  # images of a chunk, at most
 
-    # How each method moves its pixels, and the arguments of its loss. Chosen for WMDD
+    # How each method moves its pixels, and the arguments of its loss; any number may be
+    # pairs (ipc, number from that ipc on). Chosen for WMDD
     # and for SRe2L on a held-out fifth of the training images, one number at a time:
     # learning rates from 0.03, BatchNorm weights from 0.01 to 100, with and without
     # crops and rolls, 500 and 1500 steps. CDA has SRe2L's.
@@ -115,7 +117,8 @@ def base():
         "num_steps": 500,  # of the optimiser, for each chunk
         "learning_rate": 0.25,  # of Adam, in normalised pixels; cosine to 0
         # How images are cut into chunks: "classes" (all images of a class together,
-        # which per-class statistics need) or "images" (one of each class: SRe2L).
+        # which per-class statistics need), "images" (one of each class: SRe2L), or
+        # "whole" (all in one: DC's network and GeoDM's curvatures learn from all).
         "layout": "images",
         # Each step sees the chunk through one crop, one flip and one roll.
         "crop_scale": (0.5, 1.0),  # share of the area; (1, 1) for no crop
@@ -135,6 +138,10 @@ def base():
     }
     config.methods.sre2l = {**pixels, "bn_weight": 1.0, "first_bn_weight": 10.0}
     config.methods.cda = {**pixels, "bn_weight": 1.0, "first_bn_weight": 10.0}
+
+    # Other settings of a method, by a name of one's own: an arm "dm.NAME/random" has
+    # the fields of changes.NAME in the place of those of methods.dm.
+    config.changes = config_dict.ConfigDict()
 
     # How students are trained: what differs from the recipes of ddjax/recipes.py, each
     # of which has a section with the same fields; None is as the recipe has it. Only

@@ -17,6 +17,7 @@ __all__ = [
     "drop_once",
     "pixel_adam",
     "pixel_sgd",
+    "pixels",
     "sgd",
 ]
 
@@ -134,6 +135,28 @@ def averaged(optimizer, decay: float):
         return updates, Averaged(inner, average)
 
     return optax.GradientTransformation(init, update)
+
+
+def pixels(
+    name: str, learning_rate: float, num_steps: int, std, momentum: float = 0.5
+) -> optax.GradientTransformation:
+    """The optimiser of the pixels by its name: "adam" or "sgd".
+
+    Args:
+      name: see `pixel_adam` and `pixel_sgd`.
+      learning_rate: in units of normalised pixels.
+      num_steps: length of the run; Adam's rate ends at 0.
+      std: per channel, of pixels in [0, 1].
+      momentum: of SGD.
+
+    Raises:
+      ValueError: another name.
+    """
+    if name == "adam":
+        return pixel_adam(learning_rate, num_steps, std)
+    if name == "sgd":
+        return pixel_sgd(learning_rate, momentum, std)
+    raise ValueError(f"unknown optimizer {name!r} of pixels; known: adam, sgd.")
 
 
 @functools.cache  # the same object every time: jit compiles it once

@@ -13,6 +13,7 @@ import numpy as np
 from ddjax import (
     data,
     loop,
+    matching,
     methods,
     metrics,
     optimizers,
@@ -74,6 +75,7 @@ def distill(
     method: str = "wmdd",
     start: str = "real",
     num_steps: int = 500,
+    optimizer: str = "adam",
     learning_rate: float = 0.1,
     batch_size: int = 100,
     augment: Callable = _PLAIN,
@@ -84,15 +86,17 @@ def distill(
 
     Args:
       key: consumed.
-      network: of the teacher.
-      teacher: its variables.
+      network: of the teacher, or of the networks that images are matched through.
+      teacher: its variables; () for a method and a start that ask for none.
       train: real images, class-major.
       ipc: images per class.
       method: a module of `ddjax.methods`.
       start: "real", the training image nearest to each atom of the class's barycenter;
-        or "noise", as the papers do.
+        "random", any; or "noise".
       num_steps: optimiser steps for each chunk of images.
-      learning_rate: of Adam, in normalised pixels; cosine to 0.
+      optimizer: "adam", whose rate falls to 0 by a cosine; or "sgd" with momentum, as
+        DC, DSA and DM have it.
+      learning_rate: in normalised pixels.
       batch_size: images a device takes at a time, at most.
       augment: how a step looks at the images; as they are by default.
       observe: see `loop.run`.
@@ -104,24 +108,29 @@ def distill(
     Raises:
       ValueError: unknown method, start or option; or a class has fewer images.
     """
-    if start not in ("real", "noise"):
-        raise ValueError(f"unknown start {start!r}; known: real, noise.")
+    if start not in ("real", "random", "noise"):
+        raise ValueError(f"unknown start {start!r}; known: real, random, noise.")
     info = train.info
     stats.check_ipc(ipc, info, stats.class_counts(train))
     chosen = methods.create(
         method,
         network,
-        optimizers.pixel_adam(learning_rate, num_steps, info.std),
+        optimizers.pixels(optimizer, learning_rate, num_steps, info.std),
         num_steps=num_steps,
         augment=augment,
         options=tuple(sorted(options.items())),
     )
     key_atoms, key_start, key_steps = jax.random.split(key, 3)
-    features, seen = stats.collect(network.apply, teacher, train)
-    atoms = stats.barycenters(key_atoms, features, train, ipc)
-    rows = recover.nearest(train, features, atoms.points) if start == "real" else None
     matched = "barycenter" in chosen.requires
     per_class = "class_stats" in chosen.requires
+    atoms, seen, rows = None, None, None
+    if matched or per_class or start == "real":
+        features, seen = stats.collect(network.apply, teacher, train)
+        atoms = stats.barycenters(key_atoms, features, train, ipc)
+    if start == "real":
+        rows = recover.nearest(train, features, atoms.points)
+    elif start == "random":
+        rows = _drawn(key_start, train, ipc)
 
     def goals(places):
         if rows is None:
@@ -137,16 +146,33 @@ def distill(
         )
 
     layout = "classes" if matched or per_class else "images"
+    if chosen.real_batch:
+        layout = "whole"
+    context = Context(
+        teacher=teacher if "teacher" in chosen.requires else (),
+        real=matching.table(train) if chosen.real_batch else (),
+    )
     made = recover.recover(
         key_steps,
         chosen,
-        Context(teacher=teacher),
+        context,
         goals,
         recover.chunks(info.num_classes, ipc, batch_size, layout),
         num_steps,
         observe=observe,
     )
     return made._replace(images=np.rint(made.images * 255).astype(np.uint8))
+
+
+def _drawn(key, train, ipc):
+    """Rows of random images, class after class."""
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    return np.concatenate(
+        [
+            place.start + selection.random(train.labels[place], ipc, (seed + k) % 2**32)
+            for k, place in enumerate(data.class_slices(train))
+        ]
+    )
 
 
 def choose(

@@ -3,7 +3,8 @@
 An arm is written "method/start", such as "wmdd/real", or is the name of a baseline,
 such as "herding". The config's section `methods.<method>` says how an arm recovers.
 "sre2l+guard/noise" and "random+guard" have another teacher (see `launch.variants`): it
-is what is inverted, it chooses, and it labels the images.
+is what is inverted, it chooses, and it labels the images. "geodm.eh/random" is a method
+with other settings (see `launch.sections`).
 """
 
 import functools
@@ -23,11 +24,9 @@ from ddjax import (
     stats,
     student,
 )
-from launch import atoms, inputs, students, variants
+from launch import atoms, inputs, sections, students, variants
 
-# How a method moves its pixels; what else is in its section are arguments of its loss.
-PIXELS = ("num_steps", "learning_rate", "layout", "crop_scale", "flip", "jitter")
-
+STARTS = ("noise", "real", "random")
 BASELINES = (*selection.names(), "rded")
 
 
@@ -62,9 +61,11 @@ def check_with(config, info, counts, streamed: bool) -> None:
         _check_squeeze(theirs.squeeze)
         network = inputs.build_network(theirs.squeeze.model, info)
         if name in methods.names():
-            method = build(config, name, network, info)
-            _check_teacher(theirs, arm, method, network, info)
-            recover.chunks(1, 1, 1, section(config, name)["layout"])
+            for ipc in config.recover.ipc:
+                method = build(config, arm, network, info, ipc)
+                _check_teacher(theirs, arm, method, network, info)
+                recover.chunks(1, 1, 1, sections.of(config, arm, ipc)["layout"])
+            _check_real(info, arm, method, streamed)
         elif name == "rded":
             for ipc in config.recover.ipc:
                 patches.check(ipc, info, counts)
@@ -88,6 +89,15 @@ def _check_teacher(config, arm, method, teacher, info):
             f"{arm} matches the running statistics of BatchNorm, and the network "
             f"{config.squeeze.model.name!r} has none as it is configured. Choose one "
             "with BatchNorm, or wmdd, which can match what LayerNorms read."
+        )
+
+
+def _check_real(info, arm, method, streamed):
+    """ValueError if a method draws images that are not in memory."""
+    if streamed and method.real_batch:
+        raise ValueError(
+            f"{arm} draws real images at every step, and {info.name} is larger than "
+            "data.memory_gb: raise it, or lower data.size."
         )
 
 
@@ -121,49 +131,54 @@ def split(arm: str) -> tuple[str, str]:
       ValueError: neither.
     """
     name, _, start = arm.partition("/")
-    name = name.partition("+")[0]
-    if name in BASELINES and not start:
+    name, dot, _ = name.partition("+")[0].partition(".")
+    if name in BASELINES and not start and not dot:
         return name, "real"
     known = ", ".join((*BASELINES, *(f"{m}/START" for m in methods.names())))
-    if name not in methods.names() or start not in ("noise", "real"):
+    if name not in methods.names() or start not in STARTS:
         raise ValueError(
-            f"unknown arm {arm!r}; known: {known}; START is noise or real. With "
-            '"+NAME" behind the method or baseline it has the teacher teachers.NAME.'
+            f"unknown arm {arm!r}; known: {known}; START is {', '.join(STARTS)}. With "
+            '"+NAME" behind the method or baseline it has the teacher teachers.NAME, '
+            'with ".NAME" behind a method the settings changes.NAME.'
         )
     return name, start
 
 
-def section(config, name: str) -> dict:
-    """The config's section of a method.
+def build(config, arm: str, network, info, ipc: int) -> methods.Method:
+    """A method with the optimiser, view and options of its section.
 
     Raises:
-      ValueError: there is none, or it lacks a field.
+      ValueError: see `sections.of` and `methods.create`; or its view lacks a field.
     """
-    if name not in config.methods:
-        raise ValueError(
-            f"the config has no section methods.{name}; it has "
-            f"{', '.join(sorted(config.methods))}. Add one, as in configs/default.py."
-        )
-    found = config.methods[name].to_dict()
-    missing = [field for field in PIXELS if field not in found]
+    options, (name, _) = sections.of(config, arm, ipc), split(arm)
+    num_steps, rate, _ = (options.pop(field) for field in sections.FIELDS)
+    optimizer = optimizers.pixels(
+        options.pop("optimizer", "adam"),
+        rate,
+        num_steps,
+        info.std,
+        options.pop("momentum", 0.5),
+    )
+    view = {}
+    if methods.is_told_a_view(name):
+        view["augment"] = _view(name, options)
+    return methods.create(
+        name,
+        network,
+        optimizer,
+        num_steps=num_steps,
+        options=tuple(sorted(options.items())),
+        **view,
+    )
+
+
+def _view(name, options) -> data.augment.CropFlipRoll:
+    """How a step looks at the images; takes its fields out of the options."""
+    missing = [field for field in sections.VIEW if field not in options]
     if missing:
         raise ValueError(
             f"the config's section methods.{name} lacks {', '.join(missing)}; "
             "configs/default.py says what they are."
         )
-    return found
-
-
-def build(config, name: str, network, info) -> methods.Method:
-    """A method with the optimiser, view and options of its section."""
-    options = section(config, name)
-    pixels = [options.pop(field) for field in PIXELS]
-    num_steps, rate, _, scale, flip, jitter = pixels
-    return methods.create(
-        name,
-        network,
-        optimizers.pixel_adam(rate, num_steps, info.std),
-        num_steps=num_steps,
-        augment=data.augment.CropFlipRoll(tuple(scale), flip, jitter),
-        options=tuple(sorted(options.items())),
-    )
+    scale, flip, jitter = (options.pop(field) for field in sections.VIEW)
+    return data.augment.CropFlipRoll(tuple(scale), flip, jitter)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from ddjax import ot, parallel, patches, quality, recover
-from ddjax.types import Barycenter, ClassStats, Context, Moments
-from launch import arms, shapes, teacher_costs
+from ddjax.types import Barycenter, ClassStats, Context, Moments, Real
+from launch import arms, sections, shapes, teacher_costs
 from launch.shapes import FLOAT, Row
 
 _BLOCK = 1000  # of quality.nearest
@@ -20,16 +20,15 @@ def recover_rows(plan) -> list[Row]:
     """Chunks, one on each device, in waves; and RDED's crops, class by class."""
     config, info, rows = plan.config, plan.outline.info, []
     for ipc, arm in itertools.product(config.recover.ipc, teacher_costs.methods(plan)):
-        name, _ = arms.split(arm)
-        section = arms.section(config, name)
+        section = sections.of(config, arm, ipc)
         cuts = recover.chunks(
             info.num_classes, ipc, config.recover.batch_size, section["layout"]
         )
         waves = recover.waves(cuts, section["num_steps"], plan.machine.devices)
         cost = shapes.once(  # as many images, as much work
             plan,
-            ("recover", name, len(cuts[0])),
-            lambda name=name, rows=cuts[0], ipc=ipc: chunk_cost(plan, name, rows, ipc),
+            ("recover", arm.partition("/")[0], len(cuts[0])),
+            lambda arm=arm, rows=cuts[0], ipc=ipc: chunk_cost(plan, arm, rows, ipc),
         )
         steps = len(waves) * section["num_steps"] * config.recover.sets
         made = info.num_classes * ipc * shapes.image_bytes(plan)
@@ -57,17 +56,17 @@ def _held(plan) -> int:
     return features + teacher_costs.moment_bytes(plan)
 
 
-def chunk_cost(plan, name: str, rows, ipc: int) -> parallel.Cost:
+def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
     """Of a step of one chunk.
 
     Args:
       plan: of the config.
-      name: of the method.
+      arm: see `launch.arms`.
       rows: [n], the first ones of the distilled set.
       ipc: images per class.
     """
     info, every = plan.outline.info, int(rows.max()) // ipc + 1
-    method = arms.build(plan.config, name, plan.teacher, info)
+    method = arms.build(plan.config, arm, plan.teacher, info, ipc)
     read = arms.reported(plan.teacher, info)["moments"]
     layers = tuple(
         Moments(*(np.zeros((every, m.mean.shape[-1]), np.float32),) * 2) for m in read
@@ -90,12 +89,22 @@ def chunk_cost(plan, name: str, rows, ipc: int) -> parallel.Cost:
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), goals
     )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    context = Context(teacher=plan.variables)
+    context = Context(
+        teacher=plan.variables if "teacher" in method.requires else (),
+        real=_real(plan) if method.real_batch else (),
+    )
     state = jax.eval_shape(
         lambda c, t, k: recover.initial_state(method, c, t, k), context, stacked, keys
     )
     step, spread = recover.make_step(method), parallel.over_devices(1)
     return shapes.step_cost(step, state, context, (keys, stacked), spread)
+
+
+def _real(plan) -> Real:
+    """The training images, as they lie on a device."""
+    info, counts = plan.outline.info, plan.outline.counts
+    rows = shapes.integers(info.num_classes, int(counts.max()))
+    return Real(shapes.images(int(counts.sum()), info), rows)
 
 
 def _rded(plan, ipc) -> list[Row]:

@@ -21,6 +21,7 @@ from ddjax import (
     checkpoint,
     data,
     export,
+    matching,
     methods,
     parallel,
     patches,
@@ -36,6 +37,7 @@ from launch import (
     program,
     progress,
     resume,
+    sections,
     shares,
     sources,
     stats,
@@ -74,7 +76,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
     if name in methods.names():
         made_from |= {
             "batch_size": config.recover.batch_size,
-            "method": arms.section(config, name),
+            "method": sections.of(config, arm, ipc),
             "barycenter": config.stats.to_dict(),
         }
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
@@ -140,9 +142,9 @@ class Job(NamedTuple):
 
 def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     """Brings together what an arm needs."""
-    name, start = arms.split(arm)
-    info, section = teacher.train.info, arms.section(config, name)
-    method = arms.build(config, name, teacher.network, info)
+    _, start = arms.split(arm)
+    info, section = teacher.train.info, sections.of(config, arm, ipc)
+    method = arms.build(config, arm, teacher.network, info, ipc)
     if "class_stats" in method.requires:
         _tell_without_batch_norm(config, teacher)
     matched = "barycenter" in method.requires
@@ -153,6 +155,8 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     train, chosen = teacher.train, None
     if start == "real":
         chosen = recover.nearest(train, seen.features, atoms.points)
+    elif start == "random":
+        chosen = _rows(teacher, seen, "random", ipc, seed)
 
     def goals(rows):
         if chosen is None:
@@ -170,7 +174,10 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     cuts = recover.chunks(
         info.num_classes, ipc, config.recover.batch_size, section["layout"]
     )
-    context = Context(teacher=teacher.variables)
+    context = Context(
+        teacher=teacher.variables if "teacher" in method.requires else (),
+        real=matching.table(train) if method.real_batch else (),
+    )
     return Job(key_steps, method, context, goals, cuts, section["num_steps"])
 
 
@@ -258,15 +265,20 @@ def _select(config, teacher, seen, name, ipc, seed) -> DistilledSet:
     if name == "rded":
         key = program.key(config, "recover", seed)
         return patches.select(key, teacher.network.apply, teacher.variables, train, ipc)
-    rows = np.concatenate(
+    rows = _rows(teacher, seen, name, ipc, seed)
+    weights = np.full(len(rows), 1 / ipc, np.float32)
+    return DistilledSet(train.images[rows], train.labels[rows], weights)
+
+
+def _rows(teacher, seen, name, ipc, seed) -> np.ndarray:
+    """Which of the training images a baseline chooses, class after class."""
+    return np.concatenate(
         [
             place.start
             + selection.select(name, seen.features[place], ipc, 1000 * seed + k)
-            for k, place in enumerate(data.class_slices(train))
+            for k, place in enumerate(data.class_slices(teacher.train))
         ]
     )
-    weights = np.full(len(rows), 1 / ipc, np.float32)
-    return DistilledSet(train.images[rows], train.labels[rows], weights)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,6 @@ def methods(plan) -> list[str]:
 
 
 def needs_atoms(plan, arm) -> bool:
-    name, start = arms.split(arm)
-    method = arms.build(plan.config, name, plan.teacher, plan.outline.info)
-    return start == "real" or "barycenter" in method.requires
+    ipc = plan.config.recover.ipc[0]
+    method = arms.build(plan.config, arm, plan.teacher, plan.outline.info, ipc)
+    return arms.split(arm)[1] == "real" or "barycenter" in method.requires

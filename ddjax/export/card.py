@@ -18,6 +18,14 @@ _METHODS = {
     "NeurIPS 2023, https://arxiv.org/abs/2306.13092",
     "cda": 'CDA: Z. Yin and Z. Shen, "Dataset Distillation via Curriculum Data '
     'Synthesis in Large Data Era", TMLR 2024, https://arxiv.org/abs/2311.18838',
+    "dm": 'DM: B. Zhao and H. Bilen, "Dataset Condensation with Distribution Matching", '
+    "WACV 2023, https://arxiv.org/abs/2110.04181",
+    "dc": 'DC: B. Zhao, K. R. Mopuri and H. Bilen, "Dataset Condensation with Gradient '
+    'Matching", ICLR 2021, https://arxiv.org/abs/2006.05929',
+    "dsa": 'DSA: B. Zhao and H. Bilen, "Dataset Condensation with Differentiable Siamese '
+    'Augmentation", ICML 2021, https://arxiv.org/abs/2102.08259',
+    "geodm": "our reading of GeoDM: distribution matching in a product of geometries, "
+    "https://arxiv.org/abs/2512.08317",
     "rded": 'patches as in RDED: P. Sun et al., "On the Diversity and Realism of '
     'Distilled Dataset", CVPR 2024, https://arxiv.org/abs/2312.03526',
     "random": "a random choice of real images (a baseline)",
@@ -134,7 +142,7 @@ def _source(stored, arm) -> str:
 
 def _method(arm) -> str:
     """Of "method+teacher/start"."""
-    return arm.partition("/")[0].partition("+")[0]
+    return arm.partition("/")[0].partition("+")[0].partition(".")[0]
 
 
 def _short(value) -> str:

@@ -1,5 +1,19 @@
 """One file, one method. `create` finds them by their module's name."""
 
-from ddjax.methods.base import Method, create, from_loss, from_matching, names
+from ddjax.methods.base import (
+    Method,
+    create,
+    from_loss,
+    from_matching,
+    is_told_a_view,
+    names,
+)
 
-__all__ = ["Method", "create", "from_loss", "from_matching", "names"]
+__all__ = [
+    "Method",
+    "create",
+    "from_loss",
+    "from_matching",
+    "is_told_a_view",
+    "names",
+]

@@ -24,6 +24,7 @@ __all__ = [
     "finalize",
     "from_loss",
     "from_matching",
+    "is_told_a_view",
     "move",
     "names",
     "outside",
@@ -218,6 +219,16 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in found if name != "base")
 
 
+def is_told_a_view(name: str) -> bool:
+    """Whether a method looks at its images as `augment` says; others have a view."""
+    return "augment" in _factory(name)[1]
+
+
+def _factory(name):
+    factory = importlib.import_module(f"ddjax.methods.{name}").method
+    return factory, set(inspect.signature(factory).parameters)
+
+
 @functools.cache  # the same steps every time: jit compiles them once
 def create(
     name: str,
@@ -243,9 +254,8 @@ def create(
     """
     if name not in names():
         raise ValueError(f"unknown method {name!r}; known: {', '.join(names())}.")
-    factory = importlib.import_module(f"ddjax.methods.{name}").method
+    factory, wanted = _factory(name)
     offered = {"num_steps": num_steps, "augment": augment}
-    wanted = set(inspect.signature(factory).parameters)
     known = sorted(wanted - {"network", "optimizer", *offered})
     for option, _ in options:
         if option not in known:
