@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = [
     {"types"},
-    {"ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
+    {"geometry", "ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
     {"matching"},
     {"methods", "loop", "training", "attacks"},
@@ -18,7 +18,8 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The only imports within a layer: stages that read another's types, and losses on OT.
-SIDEWAYS = {("losses", "ot"), ("student", "relabel")}
+SIDEWAYS = {("losses", "ot"), ("losses", "geometry"), ("ot", "geometry")}
+SIDEWAYS |= {("student", "relabel")}
 SIDEWAYS |= {("checkpoint", "parallel"), ("metrics", "parallel")}
 SIDEWAYS |= {("attacks", "loop")}
 SIDEWAYS |= {("recipes", "student"), ("recipes", "relabel"), ("export", "report")}
