@@ -27,6 +27,8 @@ def centroid(
       Representations", ICML 2019, for kappa < 0.
     """
     weights = _measure(x, weights)
+    if space.is_flat(kappa):
+        return weights @ x
     x_s, x_c = space.lift(x, kappa)
     a, b = weights @ x_s, 1 - kappa * (weights @ x_c)
     square = jnp.sum(a * a)
@@ -61,10 +63,15 @@ def frechet_mean(
     Reference: H. Karcher, "Riemannian Center of Mass and Mollifier Smoothing", 1977.
     """
     weights = _measure(x, weights)
-    mean = centroid(x, kappa, weights)
-    for _ in range(steps):
-        mean = space.exp(mean, weights @ space.log(mean, x, kappa), kappa)
-    return mean
+    if space.is_flat(kappa):
+        return weights @ x
+
+    def improve(mean, _):
+        step = weights @ space.log(mean, x, kappa)
+        return space.exp(mean, step, kappa), None
+
+    # A loop: unrolled, these steps were most of what a program takes to compile.
+    return jax.lax.scan(improve, centroid(x, kappa, weights), length=steps)[0]
 
 
 def _measure(x, weights):

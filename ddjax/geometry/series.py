@@ -16,6 +16,7 @@ _COSINE = [(-1) ** n / math.factorial(2 * n) for n in range(10)]
 _ARCSINE = [4**n / (2 * n**2 * math.comb(2 * n, n)) for n in range(1, 13)]
 _ARCTANGENT = [(-1) ** n / (2 * n + 1) for n in range(12)]
 _TANH = [1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075]
+_SINGLE = 6  # terms that are enough for float32
 _NEAR = {"sine": 0.25, "cosine": 0.25, "arcsine": 0.05, "arctangent": 0.04}
 
 
@@ -80,7 +81,9 @@ def _pieces(z, near, coefficients, circular, hyperbolic):
 
 
 def _polynomial(coefficients, z):
+    # What float32 cannot see would only take time to compile.
+    terms = len(coefficients) if z.dtype == jnp.float64 else _SINGLE
     total = jnp.zeros_like(z)
-    for coefficient in reversed(coefficients):
+    for coefficient in reversed(coefficients[:terms]):
         total = total * z + coefficient
     return total

@@ -19,6 +19,7 @@ __all__ = [
     "distance",
     "distance_squared",
     "exp",
+    "is_flat",
     "largest_radius",
     "log",
     "norm",
@@ -53,6 +54,8 @@ def distance_squared(x: jax.Array, y: jax.Array, kappa: jax.Array) -> jax.Array:
       On a sphere it stops just below the antipode.
     """
     s = jnp.sum((x - y) ** 2, -1)
+    if is_flat(kappa):
+        return s
     return _from_half(_half(norm(x), norm(y), s, kappa), kappa)
 
 
@@ -88,8 +91,10 @@ def pairwise_squared(x: jax.Array, y: jax.Array, kappa: jax.Array) -> jax.Array:
     a, b = x - centre, y - centre  # small numbers keep more digits
     product = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
     s = jnp.sum(a * a, 1)[:, None] + jnp.sum(b * b, 1) - 2 * product
-    h = _half(norm(x)[:, None], norm(y), jnp.maximum(s, 0.0), kappa)
-    return _from_half(h, kappa)
+    s = jnp.maximum(s, 0.0)
+    if is_flat(kappa):
+        return s
+    return _from_half(_half(norm(x)[:, None], norm(y), s, kappa), kappa)
 
 
 def log(base: jax.Array, x: jax.Array, kappa: jax.Array) -> jax.Array:
@@ -107,6 +112,8 @@ def log(base: jax.Array, x: jax.Array, kappa: jax.Array) -> jax.Array:
     Returns:
       [..., d].
     """
+    if is_flat(kappa):
+        return x - base
     p_s, p_c = lift(base, kappa)
     x_s, x_c = lift(x, kappa)
     s = jnp.sum((x - base) ** 2, -1)
@@ -129,6 +136,8 @@ def exp(base: jax.Array, u: jax.Array, kappa: jax.Array) -> jax.Array:
     Returns:
       [..., d].
     """
+    if is_flat(kappa):
+        return base + u
     p_s, p_c = lift(base, kappa)
     along = jnp.sum(p_s * u, -1)
     square = jnp.sum(u * u, -1)
@@ -170,6 +179,14 @@ def largest_radius(
 
 
 # Parts ---------------------------------------------------------------------------------
+
+
+def is_flat(kappa) -> bool:
+    """Whether a curvature is the number 0, and not an array that may be 0.
+
+    The formulas hold for both; only for the number are they left out of the program.
+    """
+    return isinstance(kappa, (int, float)) and kappa == 0
 
 
 def root(square):
