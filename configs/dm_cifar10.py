@@ -67,7 +67,7 @@ def cpu(config):
     config.recover.sets = 3
     config.methods.dm.update(num_steps=1000, real_batch=64)
     for name in ("dc", "dsa"):
-        config.methods[name].update(num_steps=((1, 500), (10, 500)), real_batch=64)
+        config.methods[name].update(num_steps=((1, 500),), real_batch=64)
     config.recipes.dm.epochs = 300
     config.evaluate.recipes = ("dm",)
     config.evaluate.students = 1

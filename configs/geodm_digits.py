@@ -39,9 +39,10 @@ def base():
     config.recover.method = "geodm"
     config.recover.start = "random"
     pixels = {"dsa": common.WITHOUT_FLIP, "real_batch": 64, "num_steps": 1000}
-    config.methods.update(common.matching(**pixels))
-    config.methods.dm.learning_rate = 10.0
-    config.methods.geodm.learning_rate = 10.0
+    sections = common.matching(**pixels)
+    for name in ("dm", "geodm"):
+        sections[name]["learning_rate"] = 10.0
+    config.methods.update(sections)
     config.changes = changes()
     config.student.models = {"convnet": dict(convnet)}
     config.recipes.dm.epochs = 300

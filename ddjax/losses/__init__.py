@@ -27,6 +27,7 @@ from ddjax.losses.geometric import (
     spread,
     tangent_matching,
 )
+from ddjax.losses.gradients import gradient_distance
 from ddjax.losses.labels import (
     cross_entropy,
     mixed_logits,
@@ -54,6 +55,7 @@ __all__ = [
     "energy_matching",
     "gauss_newton",
     "gradient_difference",
+    "gradient_distance",
     "gradient_norm",
     "group_moments",
     "hessian_norm",

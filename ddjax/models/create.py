@@ -1,7 +1,7 @@
 """From a name to a network: normalisation inside, nothing but pure functions out."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from ddjax.models import (
     convnet,
     convnext,
     efficientnet,
+    layers,
     mobilenet,
     resnet,
     resnetap,
@@ -59,6 +60,8 @@ class Network(NamedTuple):
         the statistics of the batch: a network that was never trained has no others.
       mean: of each channel, what is subtracted from pixels within.
       std: of each channel, what they are divided by.
+      in_loops: the same network with convolutions as products of matrices, for steps
+        that have its gradients in a loop: XLA's own are 40 times slower there on a CPU.
     """
 
     init: Callable
@@ -67,6 +70,7 @@ class Network(NamedTuple):
     apply_batch: Callable | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    in_loops: Any = None
 
 
 def create(
@@ -115,6 +119,11 @@ def create(
         )
     module = make(num_classes=info.num_classes, conv=conv, **options)
     module.check(info.shape)
+    in_loops = module.clone(conv=layers.patches_conv)
+    return _functions(module, info)._replace(in_loops=_functions(in_loops, info))
+
+
+def _functions(module, info) -> Network:
     mean, std = info.mean, info.std  # numbers, not arrays: nothing is closed over
 
     def normalise(images):
