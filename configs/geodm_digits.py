@@ -36,12 +36,13 @@ def base():
         "initializer": "torch",
     }
     config.squeeze.model = dict(convnet)  # also of the networks that match
-    config.recover.method = "geodm"
+    config.recover.method = "geodm.EHS_OT"
     config.recover.start = "random"
-    pixels = {"dsa": common.WITHOUT_FLIP, "real_batch": 64, "num_steps": 1000}
+    pixels = {"dsa": common.WITHOUT_FLIP, "real_batch": 64, "num_steps": 500}
     sections = common.matching(**pixels)
     for name in ("dm", "geodm"):
-        sections[name]["learning_rate"] = 10.0
+        # Chosen for DM on a held-out fifth of the training images, from 0.3 to 100.
+        sections[name]["learning_rate"] = ((1, 0.3), (10, 10.0))
     config.methods.update(sections)
     config.changes = changes()
     config.student.models = {"convnet": dict(convnet)}
@@ -87,6 +88,7 @@ def changes():
 
 def main(config):
     """The methods as they are, without the sweep."""
+    config.recover.method = "geodm"
     config.evaluate.against = (
         "random",
         "herding",

@@ -220,7 +220,8 @@ def test_unknown_names_list_the_known_ones(tiny_network):
     options = {"num_steps": 1, "augment": methods.base.VIEW}
     sgd = optax.sgd(0.1)
     with pytest.raises(
-        ValueError, match="unknown method 'mtt'; known: cda, dm, sre2l, wmdd"
+        ValueError,
+        match="unknown method 'mtt'; known: cda, dc, dm, dsa, geodm, sre2l, wmdd",
     ):
         methods.create("mtt", tiny_network, sgd, **options)
     with pytest.raises(ValueError, match="no option 'bn_wieght'; known: .*bn_weight"):
