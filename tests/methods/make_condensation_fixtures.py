@@ -23,11 +23,15 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
-    model = matching.ConvNet(3, CLASSES, WIDTH, DEPTH, SIDE)
+    # Weights that float32 has too.
+    model = matching.ConvNet(3, CLASSES, WIDTH, DEPTH, SIDE).float().double()
     weights = {k: v.clone() for k, v in model.state_dict().items()}
-    real, first = (torch.randn(CLASSES, n, 3, SIDE, SIDE) for n in (8, 2))
-    arrays = {f"w/{k}": v.numpy() for k, v in weights.items()}
-    arrays |= {"real": real.numpy(), "synthetic": first.numpy()}
+    # Images that float16 has too: the file is smaller.
+    real, first = (
+        torch.randn(CLASSES, n, 3, SIDE, SIDE).half().double() for n in (8, 2)
+    )
+    arrays = {f"w/{k}": v.float().numpy() for k, v in weights.items()}
+    arrays |= {"real": real.half().numpy(), "synthetic": first.half().numpy()}
     arrays["features"] = model.embed(real[0]).detach().numpy()
     for name, loss in (
         ("dm", matching.mean_distance),
