@@ -1,10 +1,12 @@
 """Chunks, starts, targets, and that devices change nothing."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from ddjax import methods, optimizers, parallel, recover
+from ddjax import matching, methods, models, optimizers, parallel, recover
 from ddjax.data import augment
 from ddjax.types import Barycenter, ClassStats, Context, Moments
 
@@ -144,3 +146,64 @@ def test_a_wave_goes_on_from_a_saved_state(setting, monkeypatch):
     rest = recover.run_wave(jax.random.key(7), method, context, begun, targets, 6)
     for a, b in zip(whole, rest):
         np.testing.assert_array_equal(a.images, b.images)
+
+
+class TestRealImages:
+    """Methods that draw real images: one chunk, whose batch devices may divide."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def matched(cls, tiny_data, tiny_info):
+        network = models.create("convnet", tiny_info, width=4, depth=2, norm="instance")
+        method = methods.create(
+            "dm",
+            network,
+            optimizers.pixel_sgd(0.5, 0.5, tiny_info.std),
+            num_steps=3,
+            options=(("dsa", "color_crop"), ("real_batch", 4)),
+        )
+        context = Context(real=matching.table(tiny_data))
+        goals = functools.partial(cls.goals, tiny_info)
+        return method, context, goals, recover.chunks(3, 2, 1, "whole")
+
+    @staticmethod
+    def goals(info, rows):
+        return recover.targets(rows, recover.noise(jax.random.key(5), rows, info), 2)
+
+    def test_all_classes_are_one_chunk(self, matched):
+        (rows,) = matched[3]
+        assert rows.tolist() == [0, 1, 2, 3, 4, 5]
+
+    def test_one_chunk_has_all_devices(self, matched, monkeypatch):
+        method, context, goals, cuts = matched
+        used = []
+
+        def together(size):
+            used.append(size)
+            return parallel.spread.together(size)
+
+        monkeypatch.setattr(parallel, "together", together)
+        both = recover.recover(jax.random.key(7), method, context, goals, cuts, 3)
+        assert used == [4]
+        monkeypatch.setattr(parallel, "together", lambda size: parallel.over_devices(1))
+        alone = recover.recover(jax.random.key(7), method, context, goals, cuts, 3)
+        np.testing.assert_allclose(both.images, alone.images, atol=1e-5)
+        start = np.clip(goals(cuts[0]).images, 0, 1)
+        assert np.abs(alone.images - start).max() > 1e-3
+
+    def test_the_batch_is_divided(self, matched):
+        """The compiled step has both devices draw, and add up what they find."""
+        method, context, goals, cuts = matched
+        spread = recover.spread(method, context, 1)
+        stacked = jax.tree.map(lambda x: np.asarray(x)[None], goals(cuts[0]))
+        keys = jax.random.split(jax.random.key(0), 1)
+        state = recover.initial_state(method, context, stacked, keys)
+        state, shared, private = spread.place((state, context, (keys, stacked)))
+        program = spread.compile(recover.make_step(method))
+        text = program.lower(state, 0, shared, private).compile().as_text()
+        assert "all-reduce" in text
+        assert "f32[6,8,8,3]" in text  # a half of the four images of three classes
+
+    def test_several_chunks_have_one_device_each(self, matched):
+        method, context, _, _ = matched
+        assert recover.spread(method, context, 2) is parallel.over_devices(2)
