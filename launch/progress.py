@@ -23,6 +23,12 @@ _FORMAT = (
 
 
 class _Bar(tqdm.tqdm):
+    def skip(self, steps: int) -> None:
+        """Moves on by steps of an earlier run, which took no time of this one."""
+        self.n += steps
+        self.initial += steps
+        self.last_print_n += steps
+
     @property
     def format_dict(self):
         shown = super().format_dict
@@ -52,6 +58,10 @@ class _Lines:
         if time.monotonic() - self._said > _SAY_EVERY_S:
             self._said = time.monotonic()
             logging.info("%s", str(self))  # as it is now
+
+    def skip(self, steps: int) -> None:
+        self.n += steps
+        self._initial += steps
 
     def set_description(self, title) -> None:
         self._title = title
