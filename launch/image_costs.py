@@ -92,6 +92,7 @@ def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
     context = Context(
         teacher=plan.variables if "teacher" in method.requires else (),
         real=_real(plan) if method.real_batch else (),
+        pool=teacher_costs.pool_shapes(plan) if "pool" in method.requires else (),
     )
     state = jax.eval_shape(
         lambda c, t, k: recover.initial_state(method, c, t, k), context, stacked, keys

@@ -42,6 +42,12 @@ def run(config, workdir) -> tuple:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *members)
 
 
+def hashes(config, workdir) -> list[str]:
+    """Of the networks of a config's pool, trained or not."""
+    train, _ = inputs.load_data(config)
+    return [stage.hash for stage in _stages(config, workdir, train)]
+
+
 def check(config) -> None:
     """Refuses a pool that cannot be trained.
 
