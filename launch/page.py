@@ -173,8 +173,8 @@ def _plane(workdir, folder, looked) -> page.Plane | None:
     if quality is not None:
         found = checkpoint.load(quality)
         if "features" in found:
-            labels = _seen(checkpoint.load(folder), about)[1]
-            distilled = flat(found["features"], labels)
+            own = _seen(checkpoint.load(folder), about)[1]
+            distilled = flat(found["features"], own)
     atoms = _atoms(workdir, made_from)
     return page.Plane(
         arm=about["arm"],

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,16 +10,34 @@ import ddjax
 from configs import common, default
 from ddjax import checkpoint, data, export
 from ddjax.matching import mosaics
-from launch import arms, comparison, evaluate, plan, pool, recover, sources
+from launch import (
+    arms,
+    comparison,
+    evaluate,
+    image_costs,
+    plan,
+    pool,
+    progress,
+    recover,
+    shapes,
+    sources,
+    teacher_costs,
+)
 
 
 def config_with(**changes):
     """The quick config about DM with mosaics, matched through a pool."""
     config = default.get_config("quick")
     with config.unlocked():
-        config.methods.update(common.matching(dsa=common.WITHOUT_FLIP))
-        config.methods.dm.update(num_steps=5, real_batch=20, learning_rate=1.0)
-        config.methods.dm.update({"factor": 2, "networks": "pool", **changes})
+        config.methods.dm = {
+            **common.matching(dsa=common.WITHOUT_FLIP)["dm"],
+            "num_steps": 5,
+            "real_batch": 20,
+            "learning_rate": 1.0,
+            "factor": 2,
+            "networks": "pool",
+            **changes,
+        }
         config.recover.method, config.recover.start = "dm", "random"
         config.recipes.dm.epochs = 3
         config.evaluate.recipes = ("dm",)
@@ -67,16 +86,15 @@ def test_a_set_is_stored_as_mosaics_and_loaded_as_parts(run, folder):
     np.testing.assert_array_equal(seen.images, np.rint(whole))
 
 
-@pytest.mark.parametrize("form", ["npz", "folder"])
-def test_an_exported_set_says_how_to_take_it_apart(run, folder, form, tmp_path):
+def test_an_exported_set_says_how_to_take_it_apart(run, folder, tmp_path, monkeypatch):
     """By its own card, without us; and it is the same arm when it is brought back."""
     stored = ddjax.load_distilled(folder, decode=False)
-    out = export.save_distilled(stored, tmp_path / form, form)
+    out = export.save_distilled(stored, tmp_path / "out", "folder")
     card = (out / "README.md").read_text()
     loading, taking = re.findall("```python\n(.*?)\n```", card, re.DOTALL)[:2]
     got = {}
-    here = loading.replace('"set.', f'"{out}/set.').replace("open(path", "open(here/path")
-    exec(f"import pathlib\nhere = pathlib.Path({str(out)!r})\n{here}\n{taking}", got)
+    monkeypatch.chdir(out)
+    exec(f"{loading}\n{taking}", got)  # noqa: S102
     wanted = ddjax.load_distilled(out)
     for name in ("images", "labels", "weights"):
         np.testing.assert_array_equal(got[name], getattr(wanted, name))
@@ -94,8 +112,6 @@ def test_soft_labels_of_mosaics_are_refused(run, folder):
 
 def test_an_interrupted_recovery_goes_on(run, folder, tmp_path, monkeypatch):
     """From the state of step 3: the same set, bit for bit."""
-    from launch import progress
-
     call = progress.Monitor.__call__
 
     def ended(self, done, state, metrics):
@@ -150,17 +166,13 @@ def test_what_cannot_be_a_mosaic_is_refused():
         arms.check(config)
 
 
-def test_a_plan_counts_the_pool(run, capfd):
+def test_a_plan_counts_the_pool_and_the_parts(run):
     found = plan.outlined(run[0])
-    rows = [row for row in plan.everything(found) if "pool of 2 networks" in row.what]
-    (row,) = rows
-    assert row.stage == "squeeze" and row.calls == 2 * -(-1438 // 128) or row.calls > 0
-    assert row.disk == sum(
-        x.nbytes for part in pool.run(run[0], run[2]) for x in _leaves(part)
-    )
-
-
-def _leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
+    (row,) = teacher_costs.pool_rows(found)
+    (made,) = image_costs.recover_rows(found)  # compiled with the pool
+    assert made.calls == 5 and made.disk == 20 * 64
+    count = sum(found.outline.counts)
+    assert row.stage == "squeeze" and row.calls == 2 * -(-count // 128)
+    networks = jax.tree.leaves(pool.run(run[0], run[2]))
+    assert row.disk == sum(x.nbytes for x in networks)
+    assert shapes.by_parts(found, 2) == {1: ["random"], 4: ["dm/random"]}

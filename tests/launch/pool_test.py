@@ -87,3 +87,14 @@ def test_what_is_no_pool_is_refused():
     config.squeeze.restore = "weights.pth"
     with pytest.raises(ValueError, match="'weights.pth', one finished network"):
         pool.check(config)
+
+
+def test_hosts_share_the_networks(hosts, tmp_path):
+    """Two hosts of two devices make one each, and both end with the whole pool."""
+    hosts.start(tmp_path, tmp_path / "log", {"pool.size": 2}, module="pool")
+    assert hosts.end() == [0, 0]
+    for i in range(2):
+        said = (tmp_path / f"log{i}").read_text()
+        assert "pool: step 12 of 12" in said or "Traceback" not in said
+    members = sorted((tmp_path / "pool").glob("member*"))
+    assert [(path / "manifest.json").exists() for path in members] == [True, True]
