@@ -205,7 +205,7 @@ class TestWatched:
         return monitor, shown
 
     def test_each_is_warned_about_once(self, tmp_path, caplog):
-        monitor, _ = self.watched(tmp_path, [0.5, 0.99, 0.4, 0.995])
+        self.watched(tmp_path, [0.5, 0.99, 0.4, 0.995])
         (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
         assert said.startswith("step 2, weights/spherical: the weight of the spherical")
         # Another loop is warned anew.
