@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from ddjax import matching
+from ddjax import matching, methods, optimizers, recover
 from ddjax.matching import mosaics
-from ddjax.types import DistilledSet
+from ddjax.types import Batch, Context, DistilledSet
 
 
 def images(count=2, shape=(6, 12, 3)):
@@ -90,3 +90,35 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="6 images fill no mosaics of 2 x 2 parts"):
         mosaics.encode(images(6), 2)
     assert matching.mosaics is mosaics
+
+
+@pytest.mark.parametrize(
+    "name, options", [("dm", {}), ("geodm", {"weights": (1, 0, 0)})]
+)
+def test_a_step_of_mosaics_is_one_of_their_parts(tiny_network, name, options):
+    """Its loss, and by the chain rule its slope, from a step without momentum."""
+    rng = np.random.default_rng(2)
+    start = rng.random((2, 8, 8, 3), np.float32)
+    batch = Batch(
+        rng.random((2, 5, 8, 8, 3), np.float32), np.full((2, 5), 0.2, np.float32)
+    )
+    if name == "geodm":
+        options = {**options, "ot_weight": 0.0}
+
+    def after(images, ipc, factor):
+        rate = optimizers.pixels("sgd", 1.0, 1, (1.0, 1.0, 1.0), 0.0)
+        chosen = {**options, "real_batch": 5, "factor": factor, "dsa": ""}
+        method = methods.create(
+            name, tiny_network, rate, num_steps=1, options=tuple(chosen.items())
+        )
+        goals = recover.targets(np.arange(2 * ipc), images, ipc)
+        state = method.init(jax.random.key(1), Context(), goals)
+        step = jax.jit(method.step)
+        state, metrics = step(jax.random.key(4), state, Context(), goals, batch)
+        return metrics["loss"], np.asarray(state.images) - images
+
+    parts, back = jax.vjp(lambda x: mosaics.decode(x, 2), start)
+    loss, moved = after(start, 1, 2)
+    wanted, slope = after(np.asarray(parts), 4, 1)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    np.testing.assert_allclose(moved, back(slope)[0], atol=1e-5 * np.abs(moved).max())
