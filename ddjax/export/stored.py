@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddjax.matching import mosaics
 from ddjax.types import DataInfo, DistilledSet
 
 __all__ = ["StoredSet", "checked", "data_info", "decoded", "from_header", "header"]
@@ -89,6 +88,8 @@ def decoded(stored: StoredSet) -> StoredSet:
     """
     if stored.factor == 1:
         return stored
+    from ddjax.matching import mosaics  # slow to import
+
     about = {**stored.about, "decoded_factor": stored.factor}
     del about["factor"]
     parts = mosaics.decoded(DistilledSet(*stored[:3]), stored.factor)
@@ -125,11 +126,15 @@ def _check_info(info, shape, where):
 
 def _check_factor(about, info, soft, where):
     factor = about.get("factor", 1)
+    if factor == 1:
+        return
+    from ddjax.matching import mosaics  # slow to import
+
     try:
         mosaics.check(int(factor), info.shape)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
-    if int(factor) > 1 and not _absent(soft):
+    if not _absent(soft):
         raise ValueError(
             f"{where}: soft labels of mosaics: each image holds {int(factor) ** 2}, "
             "and there is one row of labels for all. Leave the labels out."
