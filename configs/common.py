@@ -131,6 +131,7 @@ def _quick(config):
     for name in config.evaluate.models:
         config.student.models[name] = dict(small)
     config.squeeze.epochs = 1
+    config.pool = {"size": 2, "epochs": 1}
     config.squeeze.batch_size = 128
     config.recover.ipc = (2,)
     config.recover.sets = 1

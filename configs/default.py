@@ -86,6 +86,10 @@ def base():
     # "sre2l+NAME/noise" inverts that teacher, and its students learn from it.
     config.teachers = config_dict.ConfigDict()
 
+    # Networks that a method with networks="pool" matches images through: each from its
+    # own seed, and trained as config.squeeze says but for the epochs.
+    config.pool = {"size": 10, "epochs": 60}
+
     config.stats = config_dict.ConfigDict()
     config.stats.batch_size = 100  # images the teacher sees at a time
     config.stats.exact = True  # class variance; False for WMDD's average over batches

@@ -79,6 +79,7 @@ def distill(
     learning_rate: float = 0.1,
     batch_size: int = 100,
     augment: Callable = _PLAIN,
+    pool: tuple = (),
     observe: Callable | None = None,
     **options,
 ) -> DistilledSet:
@@ -99,19 +100,21 @@ def distill(
       learning_rate: in normalised pixels.
       batch_size: images a device takes at a time, at most.
       augment: how a step looks at the images; as they are by default.
+      pool: (first, last) variables of networks, stacked, for networks="pool".
       observe: see `loop.run`.
       **options: of the method's loss, such as `bn_weight`.
 
     Returns:
-      DistilledSet, class-major, with uint8 images, as programs store and evaluate it.
+      DistilledSet, class-major, with uint8 images, as programs store it. With a
+      `factor` these are mosaics: evaluate what `matching.mosaics.decoded` makes of it.
 
     Raises:
-      ValueError: unknown method, start or option; or a class has fewer images.
+      ValueError: unknown method, start or option; a class has fewer images; no pool.
     """
-    if start not in ("real", "random", "noise"):
-        raise ValueError(f"unknown start {start!r}; known: real, random, noise.")
-    info = train.info
-    stats.check_ipc(ipc, info, stats.class_counts(train))
+    info, factor = train.info, options.get("factor", 1)
+    drawn = ipc * factor**2 if start == "random" else ipc
+    _check_start(start, factor)
+    stats.check_ipc(drawn, info, stats.class_counts(train))
     chosen = methods.create(
         method,
         network,
@@ -120,6 +123,8 @@ def distill(
         augment=augment,
         options=tuple(sorted(options.items())),
     )
+    if "pool" in chosen.requires and not pool:
+        raise ValueError(f"{method} with networks='pool' needs pool=(first, last).")
     key_atoms, key_start, key_steps = jax.random.split(key, 3)
     matched = "barycenter" in chosen.requires
     per_class = "class_stats" in chosen.requires
@@ -130,13 +135,14 @@ def distill(
     if start == "real":
         rows = recover.nearest(train, features, atoms.points)
     elif start == "random":
-        rows = _drawn(key_start, train, ipc)
+        rows = _drawn(key_start, train, drawn)
 
     def goals(places):
         if rows is None:
             images = recover.noise(key_start, places, info)
         else:
-            images = train.images[rows[places]] / np.float32(255)
+            parts = train.images[rows.reshape(-1, factor**2)[places].ravel()]
+            images = matching.mosaics.encode(parts / np.float32(255), factor)
         return recover.targets(
             places,
             images,
@@ -145,23 +151,39 @@ def distill(
             class_stats=seen if per_class else None,
         )
 
-    layout = "classes" if matched or per_class else "images"
-    if chosen.real_batch:
-        layout = "whole"
     context = Context(
         teacher=teacher if "teacher" in chosen.requires else (),
         real=matching.table(train) if chosen.real_batch else (),
+        pool=pool if "pool" in chosen.requires else (),
     )
     made = recover.recover(
         key_steps,
         chosen,
         context,
         goals,
-        recover.chunks(info.num_classes, ipc, batch_size, layout),
+        recover.chunks(info.num_classes, ipc, batch_size, _layout(chosen)),
         num_steps,
         observe=observe,
     )
     return made._replace(images=np.rint(made.images * 255).astype(np.uint8))
+
+
+def _layout(method) -> str:
+    """How images are cut into chunks, see `recover.chunks`."""
+    if method.real_batch:
+        return "whole"
+    together = {"barycenter", "class_stats"} & set(method.requires)
+    return "classes" if together else "images"
+
+
+def _check_start(start, factor):
+    if start not in ("real", "random", "noise"):
+        raise ValueError(f"unknown start {start!r}; known: real, random, noise.")
+    if factor > 1 and start == "real":
+        raise ValueError(
+            f"with a factor of {factor} images are mosaics, which start from 'random' "
+            "images or 'noise'; got 'real', one image for each atom."
+        )
 
 
 def _drawn(key, train, ipc):

@@ -54,7 +54,8 @@ def curves(history: list[dict], title: str):
     """Loss terms over steps, on a logarithmic scale.
 
     Args:
-      history: rows with "step" and one number for each term.
+      history: rows with "step" and one number for each term; what is only watched, such
+        as "hyperbolic/curvature", is no loss and is not drawn.
       title: of the picture.
 
     Returns:
@@ -65,7 +66,8 @@ def curves(history: list[dict], title: str):
     figure = Figure(figsize=(7, 4), dpi=100, layout="tight")
     axes = figure.subplots()
     steps = [row["step"] for row in history]
-    for term in sorted({key for row in history for key in row} - {"step"}):
+    terms = {key for row in history for key in row if "/" not in key}
+    for term in sorted(terms - {"step"}):
         values = [row.get(term, math.nan) for row in history]
         axes.plot(steps, values, label=term, linewidth=1)
     axes.set(xlabel="step", ylabel="loss", title=title, yscale="log")

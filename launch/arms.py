@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ddjax import (
     data,
     losses,
+    matching,
     methods,
     optimizers,
     patches,
@@ -24,7 +25,7 @@ from ddjax import (
     stats,
     student,
 )
-from launch import atoms, inputs, sections, students, variants
+from launch import atoms, inputs, pool, sections, students, variants
 
 STARTS = ("noise", "real", "random")
 BASELINES = (*selection.names(), "rded")
@@ -64,6 +65,7 @@ def check_with(config, info, counts, streamed: bool) -> None:
             for ipc in config.recover.ipc:
                 method = build(config, arm, network, info, ipc)
                 _check_teacher(theirs, arm, method, network, info)
+                _check_mosaics(config, arm, ipc, info, counts)
                 recover.chunks(1, 1, 1, sections.of(config, arm, ipc)["layout"])
             _check_real(info, arm, method, streamed)
         elif name == "rded":
@@ -81,8 +83,24 @@ def _check_squeeze(section):
     squeeze.Adversarial(**section.adversarial).check()
 
 
+def _check_mosaics(config, arm, ipc, info, counts):
+    """ValueError for images that cannot be mosaics, or begin as some."""
+    factor = sections.factor(config, arm, ipc)
+    matching.mosaics.check(factor, info.shape)
+    start = split(arm)[1]
+    if factor > 1 and start == "real":
+        raise ValueError(
+            f"{arm} has a factor of {factor}: each image holds {factor**2}, and its "
+            'start "real" is one for each atom. Choose "random" or "noise".'
+        )
+    if start == "random":
+        stats.check_ipc(ipc * factor**2, info, counts)
+
+
 def _check_teacher(config, arm, method, teacher, info):
     """ValueError if a method reads what the teacher has not."""
+    if "pool" in method.requires:
+        pool.check(config)
     seen = reported(teacher, info)
     if "running" in method.requires and not seen["running"]:
         raise ValueError(

@@ -126,7 +126,7 @@ def imported(path: str, info) -> recover.Distilled:
       ValueError: it is none, or its classes, their order, or the size of its images
         are not those of the data.
     """
-    stored = export.load_distilled(path)
+    stored = export.load_distilled(path, decode=False)
     if stored.info.classes != info.classes:
         raise ValueError(
             f"{path} has the classes {_some(stored.info.classes)} and {info.name} "
@@ -148,7 +148,9 @@ def imported(path: str, info) -> recover.Distilled:
     }
     pixels = np.ascontiguousarray(stored.images)
     identity = checkpoint.digest(pixels, stored.labels, stored.weights)
-    return recover.Distilled(images, identity, record)
+    if stored.factor > 1:
+        record["factor"] = stored.factor
+    return recover.whole(images, identity, record)
 
 
 def _some(classes) -> str:

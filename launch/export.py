@@ -30,7 +30,7 @@ def main(set: str, out: str, to: str) -> None:
     for name, value in (("set", set), ("out", out)):
         if not value:
             raise ValueError(f"no --{name} given; see --help.")
-    stored = export.load_distilled(set)
+    stored = export.load_distilled(set, decode=False)  # in the bytes it was made for
     print("\n".join(summary(stored, export.save_distilled(stored, out, to))))
 
 

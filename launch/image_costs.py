@@ -92,6 +92,7 @@ def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
     context = Context(
         teacher=plan.variables if "teacher" in method.requires else (),
         real=_real(plan) if method.real_batch else (),
+        pool=teacher_costs.pool_shapes(plan) if "pool" in method.requires else (),
     )
     state = jax.eval_shape(
         lambda c, t, k: recover.initial_state(method, c, t, k), context, stacked, keys
@@ -134,11 +135,12 @@ def quality_rows(plan) -> list[Row]:
     if not plan.config.evaluate.quality:
         return []
     total, rows = int(plan.outline.counts.sum()), []
-    many = len(shapes.ours_and_others(plan)) * plan.config.recover.sets
-    kinds = [("real images", 1, min(_BLOCK, total), None)] + [
-        (f"ipc {ipc}", many, ipc * plan.outline.info.num_classes, ipc)
-        for ipc in plan.config.recover.ipc
-    ]
+    classes = plan.outline.info.num_classes
+    kinds = [("real images", 1, min(_BLOCK, total), None)]
+    for ipc in plan.config.recover.ipc:
+        for parts, mine in shapes.by_parts(plan, ipc).items():
+            many, each = len(mine) * plan.config.recover.sets, ipc * parts
+            kinds.append((shapes.told(ipc, parts), many, each * classes, each))
     for what, number, count, ipc in kinds:
         rows += _looked_at(plan, what, number, count, ipc)
     return rows

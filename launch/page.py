@@ -7,7 +7,8 @@ import pprint
 
 import numpy as np
 
-from ddjax import checkpoint, page
+from ddjax import checkpoint, matching, page
+from ddjax.types import DistilledSet
 
 _REAL = 1500  # points of the map, at most
 _FEATURES_MB = 2000  # of a file of features; a larger one is not read for a map
@@ -93,7 +94,7 @@ def _by_images(workdir) -> dict[str, pathlib.Path]:
 
 def _gallery(folder, looked, *, share: float, film: bool) -> page.Gallery:
     about, arrays = checkpoint.record(folder), checkpoint.load(folder)
-    images, labels = arrays["images"], np.asarray(arrays["labels"])
+    images, labels = _seen(arrays, about)
     beside = frames = None
     quality = looked.get(folder.name.rpartition("-")[2])
     if film and quality is not None:
@@ -115,6 +116,13 @@ def _gallery(folder, looked, *, share: float, film: bool) -> page.Gallery:
         losses=_losses(folder),
         share=share,
     )
+
+
+def _seen(arrays, about) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a set as networks see them, parts of mosaics one by one."""
+    stored = DistilledSet(*(arrays[name] for name in DistilledSet._fields))
+    seen = matching.mosaics.decoded(stored, about.get("factor", 1))
+    return seen.images, np.asarray(seen.labels)
 
 
 def _losses(folder) -> tuple[dict, ...]:
@@ -165,7 +173,8 @@ def _plane(workdir, folder, looked) -> page.Plane | None:
     if quality is not None:
         found = checkpoint.load(quality)
         if "features" in found:
-            distilled = flat(found["features"], checkpoint.load(folder)["labels"])
+            own = _seen(checkpoint.load(folder), about)[1]
+            distilled = flat(found["features"], own)
     atoms = _atoms(workdir, made_from)
     return page.Plane(
         arm=about["arm"],

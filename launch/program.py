@@ -35,7 +35,7 @@ _PROFILE = flags.DEFINE_bool(
     False,
     "Write a trace of a few steps of each loop, in its stage's folder.",
 )
-_PURPOSES = ("squeeze", "barycenter", "recover", "views", "student", "attack")
+_PURPOSES = ("squeeze", "barycenter", "recover", "views", "student", "attack", "pool")
 
 
 def key(config, purpose: str, seed: int = 0) -> jax.Array:

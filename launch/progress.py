@@ -8,7 +8,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from ddjax import parallel
+from ddjax import matching, parallel
 from launch import stopping
 from launch.history import History
 from launch.profile import Trace
@@ -23,6 +23,12 @@ _FORMAT = (
 
 
 class _Bar(tqdm.tqdm):
+    def skip(self, steps: int) -> None:
+        """Moves on by steps of an earlier run, which took no time of this one."""
+        self.n += steps
+        self.initial += steps
+        self.last_print_n += steps
+
     @property
     def format_dict(self):
         shown = super().format_dict
@@ -52,6 +58,10 @@ class _Lines:
         if time.monotonic() - self._said > _SAY_EVERY_S:
             self._said = time.monotonic()
             logging.info("%s", str(self))  # as it is now
+
+    def skip(self, steps: int) -> None:
+        self.n += steps
+        self._initial += steps
 
     def set_description(self, title) -> None:
         self._title = title
@@ -99,7 +109,9 @@ class Monitor:
     """The observer of `loop.run` in a program, and a context for the loop.
 
     Twice a second it reads the losses made since the last look, and stops at the first
-    that is not finite; then it may save the state, which is therefore always good.
+    that is not finite; then it may save the state, which is therefore always good. What
+    is only watched (names with a slash) is kept beside them, and warned about by
+    `matching.rails`.
     A stop that was asked for (see `stopping`) it makes after a save. Once the context is
     left, by an error too, nothing is written in the background any more.
     """
@@ -127,6 +139,7 @@ class Monitor:
         self._stage, self._bar, self._save_every_s = stage, shown, save_every_s
         self._stride, self._total, self._done = max(1, total // _ROWS), total, done
         self._pending, self._kept, self._whose = [], done, whose
+        self._warned = set()  # names of watched numbers
         self._looked = self._saved = time.monotonic()
         self._history = History(stage.folder, done)
         self._trace = Trace(stage.folder, total, done)
@@ -219,8 +232,17 @@ class Monitor:
                 row = {name: round(float(v), 6) for name, v in zip(terms, values)}
                 rows.append({"step": step, **row})
         self._history.append(rows)
-        latest = {name: f"{values[-1]:.4g}" for name, values in terms.items()}
-        self._bar.set_postfix(latest, refresh=False)
+        latest = {name: float(values[-1]) for name, values in terms.items()}
+        self._warn(latest)
+        shown = {name: f"{x:.4g}" for name, x in latest.items() if "/" not in name}
+        self._bar.set_postfix(shown, refresh=False)
+
+    def _warn(self, latest: dict[str, float]) -> None:
+        """Says which watched numbers have crossed their rails, once for each."""
+        for name, sentence in matching.rails.warnings(latest).items():
+            if name not in self._warned:
+                self._warned.add(name)
+                logging.warning("step %d, %s: %s", self._done, name, sentence)
 
     def finish(self, result) -> None:
         """Looks a last time, also at what came out.

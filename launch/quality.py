@@ -99,7 +99,7 @@ def _measure(teacher, seen, distilled, real):
         "w2": quality.wasserstein(
             seen.features, train.labels, features, labels, chosen.weights
         ),
-        "png_bytes": quality.png_bytes(images),
+        "png_bytes": quality.png_bytes(np.asarray(distilled.stored)),
     }
     return arrays, record
 

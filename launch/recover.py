@@ -11,7 +11,7 @@ a picture of them beside real ones (grid.png), and the card of the set (README.m
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ from launch import (
     frames,
     meter,
     pictures,
+    pool,
     program,
     progress,
     resume,
@@ -41,15 +42,22 @@ from launch import (
     shares,
     sources,
     stats,
+    variants,
 )
 
 
 class Distilled(NamedTuple):
     """A distilled set as it is stored, and evaluated."""
 
-    images: DistilledSet  # its images are uint8
+    images: DistilledSet  # its images are uint8, whole ones, as networks see them
     hash: str
     record: dict
+    mosaics: Any = ()  # [N, H, W, ch] uint8, what is stored, where it holds several
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The images whose bytes count."""
+        return self.mosaics if len(self.mosaics) else self.images.images
 
 
 def run(config, workdir) -> list[Distilled]:
@@ -79,6 +87,10 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
             "method": sections.of(config, arm, ipc),
             "barycenter": config.stats.to_dict(),
         }
+        info = teacher.train.info
+        if "pool" in arms.build(config, arm, teacher.network, info, ipc).requires:
+            theirs = variants.config_of(config, arm, ipc)
+            made_from["pool"] = pool.hashes(theirs, workdir)
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
@@ -91,13 +103,29 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
                 "ipc": ipc,
                 "seed": seed,
                 **_about(teacher.train.info, images),
+                **_in_parts(sections.factor(config, arm, ipc)),
                 **cost.record(),
             },
         )
         logging.info("%s", stage.folder)
     if parallel.is_primary():
         export.describe(stage.folder)
-    return Distilled(DistilledSet(**stage.load()), stage.hash, stage.record())
+    return whole(DistilledSet(**stage.load()), stage.hash, stage.record())
+
+
+def whole(images: DistilledSet, identity: str, record: dict) -> Distilled:
+    """A stored set with the images that networks see.
+
+    Args:
+      images: as they are stored.
+      identity: the set's hash.
+      record: its record; "factor" where images hold several.
+    """
+    factor = record.get("factor", 1)
+    if factor == 1:
+        return Distilled(images, identity, record)
+    parts = matching.mosaics.decoded(images, factor)
+    return Distilled(parts, identity, record, images.images)
 
 
 def _make(config, workdir, teacher, seen, stage) -> DistilledSet | None:
@@ -126,6 +154,11 @@ def _about(info, images) -> dict:
     }
 
 
+def _in_parts(factor) -> dict:
+    """What the record of a set of mosaics says besides."""
+    return {"factor": factor} if factor > 1 else {}
+
+
 # Methods -----------------------------------------------------------------------------
 
 
@@ -144,6 +177,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     """Brings together what an arm needs."""
     _, start = arms.split(arm)
     info, section = teacher.train.info, sections.of(config, arm, ipc)
+    factor = sections.factor(config, arm, ipc)
     method = arms.build(config, arm, teacher.network, info, ipc)
     if "class_stats" in method.requires:
         _tell_without_batch_norm(config, teacher)
@@ -156,13 +190,15 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     if start == "real":
         chosen = recover.nearest(train, seen.features, atoms.points)
     elif start == "random":
-        chosen = _rows(teacher, seen, "random", ipc, seed)
+        chosen = _rows(teacher, seen, "random", ipc * factor**2, seed)
+        chosen = chosen.reshape(-1, factor**2)
 
     def goals(rows):
         if chosen is None:
             images = recover.noise(key_start, rows, info)
         else:
-            images = train.images[chosen[rows]] / np.float32(255)
+            images = train.images[chosen[rows].ravel()] / np.float32(255)
+            images = matching.mosaics.encode(images, factor)
         return recover.targets(
             rows,
             images,
@@ -177,8 +213,14 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     context = Context(
         teacher=teacher.variables if "teacher" in method.requires else (),
         real=matching.table(train) if method.real_batch else (),
+        pool=_pool(config, workdir, arm, ipc) if "pool" in method.requires else (),
     )
     return Job(key_steps, method, context, goals, cuts, section["num_steps"])
+
+
+def _pool(config, workdir, arm, ipc) -> tuple:
+    """The networks of an arm, trained as its teacher is."""
+    return pool.run(variants.config_of(config, arm, ipc), workdir)
 
 
 def _tell_without_batch_norm(config, teacher):

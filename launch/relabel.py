@@ -139,11 +139,12 @@ def sizes(labels: str, recipe, teacher, distilled) -> Sizes:
     """What the labels take, and what else a student's training needs."""
     images = distilled.images
     count, classes = len(images.labels), teacher.train.info.num_classes
+    stored = len(distilled.stored)  # the parts of a mosaic share its label and weight
     label_bytes = soft_bytes(labels, recipe, count, classes)
     if labels == "hard" or recipe.loss == "mse_ce":  # which reads the class too
-        label_bytes += count * (1 if classes <= 256 else 2)
+        label_bytes += stored * (1 if classes <= 256 else 2)
     equal = np.ptp(np.asarray(images.weights)) == 0
-    other_bytes = 0 if equal else _FLOAT * count
+    other_bytes = 0 if equal else _FLOAT * stored
     if labels == "online":
         variables = jax.tree.leaves(teacher.variables)
         other_bytes += sum(np.asarray(x).nbytes for x in variables)

@@ -57,8 +57,9 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
 
 def _stages(workdir, used: set) -> list[dict]:
     """What each artifact behind the students has cost, in the order of the pipeline."""
-    rows, order = [], ("squeeze", "stats", "recover", "relabel", "students")
+    rows, order = [], ("squeeze", "stats", "pool", "recover", "relabel", "students")
     order += ("quality", "attack", "landscape")
+    used = used | _pools(workdir, used)
     for stage in order:
         for path in sorted((pathlib.Path(workdir) / stage).glob("*/manifest.json")):
             manifest = json.loads(path.read_text())
@@ -72,3 +73,12 @@ def _stages(workdir, used: set) -> list[dict]:
                 costs = {k: record[k] for k in _COSTS}
                 rows.append({"stage": stage, "name": name, **costs})
     return rows
+
+
+def _pools(workdir, used: set) -> set:
+    """The networks that the sets among what is used were matched through."""
+    found = set()
+    for path in (pathlib.Path(workdir) / "recover").glob("*/manifest.json"):
+        if path.parent.name.rpartition("-")[2] in used:
+            found |= set(json.loads(path.read_text())["made_from"].get("pool", ()))
+    return found

@@ -43,6 +43,13 @@ def of(config, arm: str, ipc: int) -> dict:
     return {field: at(value, ipc, field) for field, value in found.items()}
 
 
+def factor(config, arm: str, ipc: int) -> int:
+    """Parts along one side of an arm's images, see `matching.mosaics`; mostly 1."""
+    if "/" not in arm:  # a baseline: whole images
+        return 1
+    return of(config, arm, ipc).get("factor", 1)
+
+
 def _change(config, arm) -> dict:
     change = change_of(arm)
     if not change and "." not in arm.partition("/")[0]:

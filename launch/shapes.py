@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import models, parallel
-from launch import arms, inputs
+from launch import arms, inputs, sections
 from launch.pod import Machine
 
 HALF, FLOAT = 2, 4  # bytes of a float16 and of a float32
@@ -85,6 +85,20 @@ def step_cost(step, state, shared, private, spread=parallel.single) -> parallel.
 def ours_and_others(plan) -> list[str]:
     """The arms of a config."""
     return list(dict.fromkeys((*plan.config.evaluate.against, arms.ours(plan.config))))
+
+
+def by_parts(plan, ipc: int) -> dict[int, list[str]]:
+    """The arms of a config, by how many images each of theirs holds: mostly 1."""
+    found = {}
+    for arm in ours_and_others(plan):
+        parts = sections.factor(plan.config, arm, ipc) ** 2
+        found.setdefault(parts, []).append(arm)
+    return found
+
+
+def told(ipc: int, parts: int) -> str:
+    """How large a set is, for people."""
+    return f"ipc {ipc}" if parts == 1 else f"ipc {ipc} of {parts} parts"
 
 
 def image_bytes(plan) -> int:

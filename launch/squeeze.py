@@ -24,7 +24,7 @@ def run(config, workdir) -> Teacher:
         return teachers.restore(config, workdir, network, train, test)
     made_from = {
         "version": 2,
-        "config": _identity(config),
+        "config": identity(config),
         "seed": config.seed,
         "data": data.fingerprint(train),
         "pixels": (train.info.mean, train.info.std),
@@ -32,7 +32,7 @@ def run(config, workdir) -> Teacher:
     stage = checkpoint.Stage(workdir, "squeeze", "teacher", made_from)
     if not stage.complete:
         with meter.watch("squeeze") as cost:
-            variables, record = _train(config, stage, network, train, test)
+            variables, record = _teach(config, stage, network, train, test)
         stage.finish(checkpoint.flatten(variables), {**record, **cost.record()})
         teachers.say(stage.record())
     return teachers.read(stage, network, train, test)
@@ -46,7 +46,7 @@ def recipe_of(config) -> squeeze.Recipe:
     return squeeze.Recipe(**{k: options[k] for k in squeeze.Recipe._fields})
 
 
-def _identity(config) -> dict:
+def identity(config) -> dict:
     """The section of the config, without what does not act: its teachers are the same."""
     section, recipe = config.squeeze.to_dict(), recipe_of(config)
     for name in ("curvature", "adversarial"):
@@ -55,19 +55,43 @@ def _identity(config) -> dict:
     return section
 
 
-def _train(config, stage, network, train, test):
+def _teach(config, stage, network, train, test):
     """The trained variables, and what they are worth."""
-    recipe = recipe_of(config)
-    key_init, key_train = jax.random.split(program.key(config, "squeeze"))
+    recipe, key = recipe_of(config), program.key(config, "squeeze")
+    total = squeeze.num_steps(recipe, len(train.labels))
+    with progress.bar("squeeze", total) as bar:
+        _, variables = trained(
+            config, stage, key, network, recipe, train, bar, seed=config.seed
+        )
+    if not parallel.is_primary():
+        return variables, {}
+    return variables, teachers.describe(network, variables, train, test)
+
+
+def trained(config, stage, key, network, recipe, train, bar, *, seed: int):
+    """The first and the last variables of a training, from its newest state.
+
+    Args:
+      config: of the experiment.
+      stage: `checkpoint.Stage`, which keeps the states and the losses.
+      key: of the parameters and the batches; consumed.
+      network: to train.
+      recipe: squeeze.Recipe.
+      train: real images.
+      bar: see `progress.bar`; moved by as many steps as the training has.
+      seed: of the order of images that stay on disk.
+    """
+    key_init, key_train = jax.random.split(key)
     count = len(train.labels)
     state, done = squeeze.init(key_init, network, recipe, count), 0
+    first = jax.device_get(training.variables(state))
     if (found := stage.restore(state)) is not None:
         done, state = found
-        logging.info("squeeze goes on from step %d.", done)
+        bar.skip(done)
+        logging.info("%s goes on from step %d.", stage.folder.parent.name, done)
     total = squeeze.num_steps(recipe, count)
-    step, shared, source = _source(config, network, recipe, train, range(done, total))
+    step, shared, source = _source(seed, config, network, recipe, train, done, total)
     with (
-        progress.bar("squeeze", total, done) as bar,
         progress.Monitor(stage, bar, total, done, config.save_every_s) as monitor,
         source as batches,
     ):
@@ -81,14 +105,12 @@ def _train(config, stage, network, train, test):
             feed=None if batches is None else lambda index: next(batches),
             observe=monitor,
         )
-        variables = jax.device_get(training.variables(state))
-        monitor.finish(variables)
-    if not parallel.is_primary():
-        return variables, {}
-    return variables, teachers.describe(network, variables, train, test)
+        last = jax.device_get(training.variables(state))
+        monitor.finish(last)
+    return first, last
 
 
-def _source(config, network, recipe, train, steps):
+def _source(seed, config, network, recipe, train, done, total):
     """The step, the arrays it shares, and a context: of the batches, or of None."""
     count = len(train.labels)
     if not isinstance(train.images, data.Records):
@@ -97,13 +119,13 @@ def _source(config, network, recipe, train, steps):
     whole = recipe.crop_scale == (1.0, 1.0)
     stream = data.Stream(
         train,
-        config.seed,
+        seed,
         recipe.batch_size,
         size=train.info.shape[0],
         crop_scale=None if whole else recipe.crop_scale,
         host=(parallel.host_index(), parallel.host_count()),
     )
-    batches = stream.read(steps, workers=config.data.workers)
+    batches = stream.read(range(done, total), workers=config.data.workers)
     step = squeeze.make_streamed_step(network, recipe, count)
     return step, (), contextlib.closing(batches)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ddjax import parallel, recipes, relabel, student
-from launch import comparison, shapes, students
+from launch import arms, comparison, shapes, students
 from launch import relabel as relabel_stage
 from launch.shapes import Row
 
@@ -17,23 +17,24 @@ def relabel_rows(plan) -> list[Row]:
     """Labels that are stored; hosts and devices share the steps, of "stored" ones."""
     config, rows = plan.config, []
     stored = [kind for kind in config.evaluate.labels if kind in ("single", "stored")]
-    sets = len(shapes.ours_and_others(plan)) * config.recover.sets
     for ipc, labels, name in itertools.product(
         config.recover.ipc, stored, config.evaluate.recipes
     ):
         if labels == "single" and name != config.evaluate.recipes[0]:
             continue  # made once for all recipes
-        rows.append(_labels_row(plan, ipc, labels, name, sets))
+        for parts, mine in shapes.by_parts(plan, ipc).items():
+            sets = len(mine) * config.recover.sets
+            rows.append(_labels_row(plan, ipc, parts, labels, name, sets))
     return rows
 
 
-def _labels_row(plan, ipc, labels, name, sets) -> Row:
-    info = plan.outline.info
-    count, model = info.num_classes * ipc, plan.config.evaluate.models[0]
+def _labels_row(plan, ipc, parts, labels, name, sets) -> Row:
+    info, model = plan.outline.info, plan.config.evaluate.models[0]
+    count, size = info.num_classes * ipc * parts, shapes.told(ipc, parts)
     recipe = students.recipe(plan.config, name, model, count, info)
-    told = f"{sets} sets, ipc {ipc}, {labels}, {name}"
+    told = f"{sets} sets, {size}, {labels}, {name}"
     if labels == "single":
-        steps, told = -(-count // 100), f"{sets} sets, ipc {ipc}, single"
+        steps, told = -(-count // 100), f"{sets} sets, {size}, single"
         views = recipe.views._replace(batch_size=min(100, count))
         recipe = recipes.plain(recipe._replace(views=views))
     else:
@@ -58,31 +59,36 @@ def evaluate_rows(plan) -> list[Row]:
     """Students of all arms; those on the whole data are told apart."""
     config, rows = plan.config, []
     section, info = config.evaluate, plan.outline.info
-    sizes = [
-        (f"ipc {n}", n * info.num_classes, None, len(shapes.ours_and_others(plan)))
-        for n in config.recover.ipc
-    ]
+    ours, sizes = arms.ours(config), []
+    for n in config.recover.ipc:
+        stored = n * info.num_classes
+        for parts, mine in shapes.by_parts(plan, n).items():
+            bounded = stored if ours in mine else 0
+            sizes.append(
+                (shapes.told(n, parts), stored * parts, None, len(mine), bounded)
+            )
     if section.whole_epochs:
         whole = int(plan.outline.counts.sum())
-        sizes.append((comparison.WHOLE, whole, section.whole_epochs, 1))
+        sizes.append((comparison.WHOLE, whole, section.whole_epochs, 1, 0))
     for cell, labels, name, model in itertools.product(
         sizes, section.labels, section.recipes, section.models
     ):
-        what, count, epochs, many = cell
+        what, count, epochs, many, stored = cell
         recipe = students.recipe(config, name, model, count, info, epochs)
         cells = many * config.recover.sets
         told = f"students ({model}), {what}, {labels} labels, {name}"
         rows += _students(plan, told, cells, recipe, count, labels, model)
-        if section.whole_epochs and labels != "hard" and epochs is None:
-            rows += _equal_bytes(plan, what, count, labels, name, model)
+        if section.whole_epochs and labels != "hard" and stored:
+            rows += _equal_bytes(plan, what, (count, stored), labels, name, model)
     return rows
 
 
-def _equal_bytes(plan, what, count, labels, name, model) -> list[Row]:
+def _equal_bytes(plan, what, counts, labels, name, model) -> list[Row]:
     """Students on random images with hard labels that take as many bytes."""
     config, info = plan.config, plan.outline.info
+    count, stored = counts  # images that students see, and those of as many bytes
     recipe = students.recipe(config, name, model, count, info)
-    needed = count * shapes.image_bytes(plan)
+    needed = stored * shapes.image_bytes(plan)
     needed += relabel_stage.soft_bytes(labels, recipe, count, info.num_classes)
     needed += shapes.size(plan.variables) if labels == "online" else 0
     count = comparison.affordable(needed, info, plan.outline.counts) * info.num_classes

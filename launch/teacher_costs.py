@@ -1,5 +1,8 @@
 """What the teacher costs, and what it sees: squeeze, stats, and the classes' atoms."""
 
+import functools
+import itertools
+import json
 import math
 import time
 
@@ -8,7 +11,7 @@ import numpy as np
 
 from ddjax import data, parallel, squeeze, stats
 from ddjax.types import DataInfo
-from launch import arms, atoms, shapes, variants
+from launch import arms, atoms, pool, shapes, variants
 from launch import squeeze as squeeze_stage
 from launch.shapes import FLOAT, Row
 
@@ -21,7 +24,46 @@ def teacher_rows(plan) -> list[Row]:
     for theirs in variants.others(plan.config, shapes.ours_and_others(plan)):
         other = plan._replace(config=theirs)
         rows += squeeze_rows(other) + stats_rows(other)
+    return rows + pool_rows(plan)
+
+
+def pool_rows(plan) -> list[Row]:
+    """The networks of pools that arms match images through; hosts share them."""
+    config, rows = plan.config, []
+    theirs = {  # one pool for all arms that have the same teacher
+        json.dumps(found.squeeze.to_dict(), sort_keys=True): found
+        for arm, ipc in itertools.product(methods(plan), config.recover.ipc)
+        if "pool" in _requires(plan, arm)
+        for found in [variants.config_of(config, arm, ipc)]
+    }
+    count = int(plan.outline.counts.sum())
+    for found in theirs.values():
+        recipe, size = pool.recipe_of(found), found.pool.size
+        batch = min(recipe.batch_size, count)
+        share = batch // shapes.divisor(batch, plan.machine.per_host)
+        key = "squeeze", recipe._replace(epochs=0), share
+        other = plan._replace(config=found)
+        cost = shapes.once(plan, key, functools.partial(step_cost, other, share))
+        calls = -(-size // plan.machine.hosts) * squeeze.num_steps(recipe, count)
+        disk = 2 * size * shapes.size(plan.variables)
+        what = f"pool of {size} networks, {recipe.epochs} epochs"
+        rows.append(shapes.row(plan, "squeeze", what, calls, cost, disk, disk))
     return rows
+
+
+def pool_shapes(plan) -> tuple:
+    """Of the first and the last variables, stacked."""
+    stacked = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((plan.config.pool.size, *x.shape), x.dtype),
+        plan.variables,
+    )
+    return stacked, stacked
+
+
+def _requires(plan, arm) -> tuple[str, ...]:
+    ipc = plan.config.recover.ipc[0]
+    info = plan.outline.info
+    return arms.build(plan.config, arm, plan.teacher, info, ipc).requires
 
 
 def squeeze_rows(plan) -> list[Row]:
@@ -157,6 +199,4 @@ def methods(plan) -> list[str]:
 
 
 def needs_atoms(plan, arm) -> bool:
-    ipc = plan.config.recover.ipc[0]
-    method = arms.build(plan.config, arm, plan.teacher, plan.outline.info, ipc)
-    return arms.split(arm)[1] == "real" or "barycenter" in method.requires
+    return arms.split(arm)[1] == "real" or "barycenter" in _requires(plan, arm)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddjax import data, models, pipeline, squeeze, student
+from ddjax import data, matching, models, pipeline, squeeze, student
 from ddjax.data.augment import CropFlipRoll
 from ddjax.relabel import Views
 
@@ -60,6 +60,24 @@ def test_an_online_teacher_labels_every_view(digits, taught):
         pipeline.evaluate(*arguments, labels="online")
     with pytest.raises(ValueError, match="unknown labels 'stored'"):
         pipeline.evaluate(*arguments, **{**online, "labels": "stored"})
+
+
+def test_mosaics_through_a_pool(digits, taught):
+    """Of two networks; every stored image is seen as four."""
+    network, variables = taught
+    pool = (jax.tree.map(lambda x: np.stack([x, x]), variables),) * 2
+    options = {"method": "dm", "start": "random", "num_steps": 2, "dsa": "crop"}
+    options |= {"real_batch": 10, "factor": 2, "networks": "pool"}
+    made = pipeline.distill(
+        jax.random.key(3), network, (), digits[0], 1, pool=pool, **options
+    )
+    assert made.images.shape == (10, 8, 8, 1)
+    assert len(matching.mosaics.decoded(made, 2).labels) == 40
+    with pytest.raises(ValueError, match="networks='pool' needs pool="):
+        pipeline.distill(jax.random.key(3), network, (), digits[0], 1, **options)
+    options["start"] = "real"
+    with pytest.raises(ValueError, match="got 'real', one image for each atom"):
+        pipeline.distill(jax.random.key(3), network, (), digits[0], 1, **options)
 
 
 def test_bad_words_are_refused(digits, taught):

@@ -112,6 +112,11 @@ class TestCurves:
         assert axes.get_title() == "run 1" and axes.get_yscale() == "log"
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss")
 
+    def test_what_is_only_watched_is_no_loss(self):
+        history = [{"step": 1, "loss": 1.0, "hyperbolic/curvature": 2.0}]
+        (axes,) = report.curves(history, "run 1").axes
+        assert [line.get_label() for line in axes.lines] == ["loss"]
+
     def test_a_term_that_is_zero_can_be_drawn(self):
         history = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.0}]
         assert rendered(report.curves(history, "zero")).std() > 0

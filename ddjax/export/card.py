@@ -68,6 +68,20 @@ rows = datasets.load_dataset("parquet", data_files="data/*.parquet", split="trai
 images = np.stack([np.array(row).reshape(about["shape"]) for row in rows["image"]])
 labels, weights = np.array(rows["label"]), np.array(rows["weight"])""",
 }
+# What `matching.mosaics.decoded` does.
+_DECODE = """\
+f, (N, H, W, ch) = {factor}, images.shape
+parts = images.reshape(N, f, H // f, f, W // f, ch).swapaxes(2, 3)
+parts = parts.reshape(-1, H // f, W // f, ch).astype(np.float32)
+def enlarge(x, axis):  # bilinear, corners not aligned
+    at = (np.arange(f * x.shape[axis]) + 0.5) / f - 0.5
+    at = np.clip(at, 0, x.shape[axis] - 1)
+    low, share = np.floor(at).astype(int), (at % 1).astype(np.float32)
+    high = np.minimum(low + 1, x.shape[axis] - 1)
+    share = share.reshape([-1 if i == axis else 1 for i in range(4)])
+    return x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+images = np.rint(enlarge(enlarge(parts, 1), 2)).astype(np.uint8)
+labels, weights = np.repeat(labels, {many}), np.repeat(weights / {many}, {many})"""
 _TRAIN = """\
 x = (images / 255 - np.array(about["mean"])) / np.array(about["std"])  # [N, H, W, ch]
 # in every epoch, over shuffled rows b, with random crops and flips of x[b]:
@@ -99,7 +113,8 @@ def text(stored, form: str, parts: dict[str, int]) -> str:
         "## Bytes\n\n" + _bytes(stored, parts),
         (
             f"## Loading it\n\nWith ddjax: `ddjax.load_distilled(path)`. Without:\n\n"
-            f"```python\n{_loading(stored, form)}\n```\n\nTraining on it:\n\n"
+            f"```python\n{_loading(stored, form)}\n```\n\n{_taken_apart(stored)}"
+            "Training on it:\n\n"
             f"```python\n{_TRAIN}\n```"
         ),
         _limits(stored, arm),
@@ -175,6 +190,19 @@ def _bytes(stored, parts) -> str:
 
 def _loading(stored, form) -> str:
     return _LOAD[form].replace("{name}", forms.set_name(stored))
+
+
+def _taken_apart(stored) -> str:
+    """How images that hold several are decoded."""
+    factor = stored.factor
+    if factor == 1:
+        return ""
+    code = _DECODE.replace("{factor}", str(factor)).replace("{many}", str(factor**2))
+    return (
+        f"Each image is a mosaic of {factor} x {factor} smaller ones of its class. "
+        "Networks are\ngiven these, enlarged to whole images (`load_distilled` does "
+        f"it):\n\n```python\n{code}\n```\n\n"
+    )
 
 
 def _limits(stored, arm) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ddjax import checkpoint, report
 from ddjax.data.prepare import writing
 from ddjax.export import card, forms
-from ddjax.export.stored import StoredSet, checked, data_info
+from ddjax.export.stored import StoredSet, checked, data_info, decoded
 
 __all__ = ["FORMS", "describe", "load_distilled", "save_distilled"]
 
@@ -21,13 +21,15 @@ _SHOWN = 10  # images of each class in the picture
 _WIDE = 20  # classes in the picture
 
 
-def load_distilled(path: str | os.PathLike) -> StoredSet:
+def load_distilled(path: str | os.PathLike, *, decode: bool = True) -> StoredSet:
     """Reads a distilled set: a run's recover folder, or any form that is exported.
 
     Nothing is unpickled, and what was damaged since it was written is refused.
 
     Args:
       path: the folder; of the npz form also the file.
+      decode: whether images that hold several are taken apart, as networks are to see
+        them (see `matching.mosaics`). Without, they come as they are stored.
 
     Returns:
       StoredSet, class-major, with everything needed to train on it.
@@ -41,7 +43,12 @@ def load_distilled(path: str | os.PathLike) -> StoredSet:
       Traceback (most recent call last):
       ValueError: nowhere does not exist; expected the folder of a distilled set.
     """
-    folder = pathlib.Path(path)
+    found = _load(pathlib.Path(path))
+    return decoded(found) if decode else found
+
+
+def _load(folder) -> StoredSet:
+    """A set as it is stored."""
     if not folder.exists():
         raise ValueError(
             f"{folder} does not exist; expected the folder of a distilled set."
@@ -151,7 +158,7 @@ def describe(folder: str | os.PathLike) -> None:
     """
     folder = pathlib.Path(folder)
     if not (folder / _CARD).exists():
-        _describe(folder, load_distilled(folder), "run")
+        _describe(folder, load_distilled(folder, decode=False), "run")
 
 
 def _describe(folder, stored, form) -> None:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddjax.types import DataInfo
+from ddjax.types import DataInfo, DistilledSet
 
-__all__ = ["StoredSet", "checked", "data_info", "from_header", "header"]
+__all__ = ["StoredSet", "checked", "data_info", "decoded", "from_header", "header"]
 
 _VERSION = 1
 
@@ -21,6 +21,11 @@ class StoredSet(NamedTuple):
     soft_labels: Any  # [N, C] float16, the teacher's logits; () where there are none
     info: DataInfo  # of the data: the class order, and mean and std of the transform
     about: dict  # plain values: arm, ipc, seed, data, config, licence, ...
+
+    @property
+    def factor(self) -> int:
+        """Parts along one side of an image, see `matching.mosaics`; mostly 1."""
+        return int(self.about.get("factor", 1))
 
     @property
     def ipc(self) -> int | None:
@@ -60,6 +65,7 @@ def checked(stored: StoredSet, where: str) -> StoredSet:
     if not np.all(np.isfinite(weights)) or np.any(weights < 0):
         raise ValueError(f"{where}: a weight is negative or not finite.")
     _check_info(info, images.shape[1:], where)
+    _check_factor(about, info, soft, where)
     # Most sets are sorted, and large ones should not be copied.
     in_order = bool(np.all(labels[1:] >= labels[:-1]))
     order = slice(None) if in_order else np.argsort(labels, kind="stable")
@@ -73,6 +79,21 @@ def checked(stored: StoredSet, where: str) -> StoredSet:
         soft = soft[order]
     labels, weights = labels.astype(np.int32), weights.astype(np.float32)
     return StoredSet(images[order], labels[order], weights[order], soft, info, about)
+
+
+def decoded(stored: StoredSet) -> StoredSet:
+    """A set of mosaics as networks see it: each part is an image; others as they are.
+
+    What is said of the set keeps the factor, as "decoded_factor".
+    """
+    if stored.factor == 1:
+        return stored
+    from ddjax.matching import mosaics  # slow to import
+
+    about = {**stored.about, "decoded_factor": stored.factor}
+    del about["factor"]
+    parts = mosaics.decoded(DistilledSet(*stored[:3]), stored.factor)
+    return StoredSet(*parts, (), stored.info, about)
 
 
 def _check_labels(labels, info, where):
@@ -100,6 +121,23 @@ def _check_info(info, shape, where):
             f"{where}: images of {tuple(shape)}, but the set's record says shape "
             f"{tuple(info.shape)}, mean {info.mean}, std {info.std}; expected the same "
             f"shape, and {channels} numbers each, std above 0."
+        )
+
+
+def _check_factor(about, info, soft, where):
+    factor = about.get("factor", 1)
+    if factor == 1:
+        return
+    from ddjax.matching import mosaics  # slow to import
+
+    try:
+        mosaics.check(int(factor), info.shape)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    if not _absent(soft):
+        raise ValueError(
+            f"{where}: soft labels of mosaics: each image holds {int(factor) ** 2}, "
+            "and there is one row of labels for all. Leave the labels out."
         )
 
 

@@ -3,11 +3,11 @@
 DC, DSA, DM and what builds on them draw a batch of real images of every class
 (`draw`), look at them and at the synthetic ones alike (`siamese`), and compare what a
 network makes of both, which is fresh or half trained (`network_of`, `embed`).
-`product` places features in a product of geometries, `learned` learns these, `rails`
-says when they go astray.
+`mosaics` are images that hold several. `product` places features in a product of
+geometries, `learned` learns these, `rails` says when they go astray.
 """
 
-from ddjax.matching import learned, product, rails
+from ddjax.matching import learned, mosaics, product, rails
 from ddjax.matching.networks import SOURCES, check_source, embed, network_of
 from ddjax.matching.real import by_class, draw, table
 from ddjax.matching.views import siamese
@@ -19,6 +19,7 @@ __all__ = [
     "draw",
     "embed",
     "learned",
+    "mosaics",
     "network_of",
     "product",
     "rails",

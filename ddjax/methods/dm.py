@@ -22,6 +22,7 @@ def method(
     real_batch: int = 256,
     dsa: str = siamese.STRATEGY,
     networks: str = "random",
+    factor: int = 1,
 ) -> base.Method:
     """The distance between mean features, in a new network at every step.
 
@@ -35,6 +36,7 @@ def method(
       real_batch: real images of each class in a step.
       dsa: operators of the augmentation; "" for none.
       networks: "random" (DM) or "pool", see `matching.network_of`.
+      factor: parts along one side of an image, see `matching.mosaics`; 1 in DM.
 
     Raises:
       ValueError: an unknown operator or source of networks; no real images.
@@ -46,7 +48,8 @@ def method(
     def loss(key, images, context, targets, batch):
         key_network, key_views = jax.random.split(key)
         variables = matching.network_of(key_network, network, networks, context)
-        synthetic = base.split_classes(images, targets)
+        parts = matching.mosaics.decode(images, factor)
+        synthetic = base.split_classes(parts, targets)
         pair = matching.siamese(key_views, dsa, network, batch.images, synthetic)
         real, own = (matching.embed(network, variables, x) for x in pair)
         return {"distance": losses.mean_matching(real, own, batch.weights)}

@@ -46,6 +46,7 @@ def method(
     real_batch: int = 256,
     dsa: str = siamese.STRATEGY,
     networks: str = "random",
+    factor: int = 1,
     weights: Sequence[float] = (1 / 3, 1 / 3, 1 / 3),
     curvatures: Sequence[float] = (1.0, 1.0),
     dims: Sequence[int] = (128, 128),
@@ -80,6 +81,7 @@ def method(
       dsa: operators of the augmentation; "" for none.
       networks: "random" or "pool", see `matching.network_of`. With random networks the
         projections are drawn anew too; with a pool they persist and may be learned.
+      factor: parts along one side of an image, see `matching.mosaics`.
       weights: of the Euclidean, hyperbolic and spherical factor.
       curvatures: |curvature| of the hyperbolic and the spherical one, at the start.
       dims: of the hyperbolic and the spherical one.
@@ -157,7 +159,8 @@ def method(
         variables = matching.network_of(key_network, network, networks, context)
 
         def see(images):
-            synthetic = base.split_classes(images, targets)
+            parts = matching.mosaics.decode(images, factor)
+            synthetic = base.split_classes(parts, targets)
             pair = matching.siamese(key_views, dsa, network, batch.images, synthetic)
             real, own = (matching.embed(network, variables, x) for x in pair)
             return own, real

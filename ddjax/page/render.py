@@ -205,7 +205,8 @@ def _alone(image) -> str:
 def _losses(gallery: Gallery) -> charts.Chart | None:
     """The terms of a loss over the steps, some two hundred points of each."""
     rows = [row for row in gallery.losses if "step" in row and "loss" in row]
-    terms = sorted({key for row in rows for key in row} - {"step"}, key=_term_order)
+    terms = {key for row in rows for key in row if "/" not in key} - {"step"}
+    terms = sorted(terms, key=_term_order)
     curves = []
     for color, term in enumerate(terms):
         points = [(row["step"], row.get(term)) for row in rows]

@@ -189,3 +189,31 @@ def scalars(folder):
             found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
             raw = raw[16 + size :]
     return sorted((tag, step, pytest.approx(value)) for tag, step, value in found)
+
+
+class TestWatched:
+    """Numbers whose names have a slash: no losses, but there are rails for them."""
+
+    def watched(self, tmp_path, values):
+        stage = checkpoint.Stage(tmp_path, "stage", "name", {})
+        shown = progress.bar("loop", len(values))
+        monitor = progress.Monitor(stage, shown, len(values) + 1, 0, 60)
+        for step, value in enumerate(values, 1):
+            metrics = {"loss": np.ones(1), "weights/spherical": np.array([value])}
+            monitor(step, {}, metrics)
+            monitor.look()
+        return monitor, shown
+
+    def test_each_is_warned_about_once(self, tmp_path, caplog):
+        self.watched(tmp_path, [0.5, 0.99, 0.4, 0.995])
+        (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert said.startswith("step 2, weights/spherical: the weight of the spherical")
+        # Another loop is warned anew.
+        self.watched(tmp_path, [0.99])
+        assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
+
+    def test_they_are_kept_and_not_shown(self, tmp_path):
+        monitor, shown = self.watched(tmp_path, [0.5, 0.25])
+        kept = [row["weights/spherical"] for row in monitor.history]
+        assert kept == [0.5, 0.25]
+        assert "loss 1" in str(shown) and "spherical" not in str(shown)
