@@ -64,14 +64,14 @@ def test_costs_are_squared_distances_whatever_the_rows():
 
 def test_lengths_of_tangents_are_distances_in_units_of_features():
     """Eight times the features are eight times as far from their atoms."""
+    lengths = {}
     for size in (1, 8):
         found, points = frame.place_all(SPACE, size * FEATURES)
         u = frame.tangents(SPACE, found, size * FEATURES[:3], points[3:6])
         wanted = np.diag(frame.costs(SPACE)(points[3:6], points[:3]))
         np.testing.assert_allclose(jnp.sum(u * u, 1) / found.unit**2, wanted, 1e-4)
-        lengths = np.linalg.norm(u, axis=1) / size
-        first = lengths if size == 1 else first
-    np.testing.assert_allclose(lengths, first, rtol=1e-4)
+        lengths[size] = np.linalg.norm(u, axis=1) / size
+    np.testing.assert_allclose(lengths[8], lengths[1], rtol=1e-4)
 
 
 def test_slopes_at_the_atoms_are_finite():
