@@ -95,6 +95,7 @@ def base():
     config.stats.exact = True  # class variance; False for WMDD's average over batches
     # What stands for a class: "wasserstein" (its barycenter), or, to compare with,
     # "sliced", "mmd", or "reference" (WMDD's damped code for learned weights).
+    # "product" is a barycenter in the product space of stats.product.
     config.stats.target = "wasserstein"
     config.stats.weights = "uniform"  # of the atoms: "uniform", "learned", "voronoi"
     config.stats.init = "data"  # the first atoms: "data" or "k-means++"
@@ -103,6 +104,14 @@ def base():
     config.stats.epsilon = 0.01  # of sinkhorn, in units of the mean cost
     config.stats.iterations = 100  # most alternations of a barycenter
     config.stats.projections = 512  # directions of "sliced"
+    # Curved factors see features projected, around their mean: see
+    # ddjax/matching/frame.py. WMDD's images are then matched to atoms in the product.
+    config.stats.product = {
+        "weights": (1 / 3, 1 / 3, 1 / 3),  # Euclidean, hyperbolic, spherical; 0: none
+        "curvatures": (1.0, 1.0),  # absolute values, of the hyperbolic, the spherical
+        "dims": (128, 128),  # of these two; the Euclidean one is the features
+        "scale": 1.0,  # typical distance of a point from the origin
+    }
 
     config.recover = config_dict.ConfigDict()
     config.recover.method = "wmdd"  # a module of ddjax/methods

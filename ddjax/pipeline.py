@@ -17,6 +17,7 @@ from ddjax import (
     methods,
     metrics,
     optimizers,
+    ot,
     parallel,
     recover,
     selection,
@@ -25,6 +26,7 @@ from ddjax import (
     student,
     training,
 )
+from ddjax.matching.frame import Space, costs, place_all
 from ddjax.models import Network
 from ddjax.types import Context, Dataset, DistilledSet
 
@@ -102,7 +104,8 @@ def distill(
       augment: how a step looks at the images; as they are by default.
       pool: (first, last) variables of networks, stacked, for networks="pool".
       observe: see `loop.run`.
-      **options: of the method's loss, such as `bn_weight`.
+      **options: of the method's loss, such as `bn_weight`; with the `space` of
+        `methods.wmdd`, atoms and the nearest images are those of that product space.
 
     Returns:
       DistilledSet, class-major, with uint8 images, as programs store it. With a
@@ -128,12 +131,14 @@ def distill(
     key_atoms, key_start, key_steps = jax.random.split(key, 3)
     matched = "barycenter" in chosen.requires
     per_class = "class_stats" in chosen.requires
-    atoms, seen, rows = None, None, None
+    atoms, seen, rows, frame = None, None, None, ()
+    space = options.get("space")
     if matched or per_class or start == "real":
         features, seen = stats.collect(network.apply, teacher, train)
-        atoms = stats.barycenters(key_atoms, features, train, ipc)
+        frame, points = place_all(space, features)
+        atoms = stats.barycenters(key_atoms, points, train, ipc, find=_finder(space))
     if start == "real":
-        rows = recover.nearest(train, features, atoms.points)
+        rows = recover.nearest(train, points, atoms.points, costs(space))
     elif start == "random":
         rows = _drawn(key_start, train, drawn)
 
@@ -155,6 +160,7 @@ def distill(
         teacher=teacher if "teacher" in chosen.requires else (),
         real=matching.table(train) if chosen.real_batch else (),
         pool=pool if "pool" in chosen.requires else (),
+        frame=frame,
     )
     made = recover.recover(
         key_steps,
@@ -184,6 +190,16 @@ def _check_start(start, factor):
             f"with a factor of {factor} images are mosaics, which start from 'random' "
             "images or 'noise'; got 'real', one image for each atom."
         )
+
+
+@functools.lru_cache(maxsize=8)  # one object for one space, so that it compiles once
+def _finder(space: Space | None):
+    """What finds the atoms of a class."""
+    if space is None:
+        return ot.barycenter
+    return functools.partial(
+        ot.geodesic_barycenter, product=space.product, dims=space.dims
+    )
 
 
 def _drawn(key, train, ipc):

@@ -120,7 +120,12 @@ def noise(key: jax.Array, rows: np.ndarray, info: DataInfo) -> np.ndarray:
     return np.asarray(drawn * jnp.array(info.std) + jnp.array(info.mean))
 
 
-def nearest(dataset: Dataset, features: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+def nearest(
+    dataset: Dataset,
+    features: np.ndarray,
+    atoms: np.ndarray,
+    cost: Callable | None = None,
+) -> np.ndarray:
     """Real images to start from: for each atom the nearest one of its class.
 
     No image stands for two atoms; the total squared distance is the least.
@@ -129,12 +134,13 @@ def nearest(dataset: Dataset, features: np.ndarray, atoms: np.ndarray) -> np.nda
       dataset: the real images, N of them.
       features: [N, D], theirs.
       atoms: [C, ipc, D].
+      cost: see `selection.nearest`.
 
     Returns:
       [C * ipc] rows of the data set, class-major.
     """
     chosen = [
-        place.start + selection.nearest(features[place], atoms[k])
+        place.start + selection.nearest(features[place], atoms[k], cost)
         for k, place in enumerate(data.class_slices(dataset))
     ]
     return np.concatenate(chosen)

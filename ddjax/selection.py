@@ -4,6 +4,8 @@ All functions work on the features of **one** class and return row numbers, so t
 they can be used with any features (a network's, or the pixels themselves).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 __all__ = ["herding", "k_center", "k_means", "names", "nearest", "random", "select"]
@@ -91,20 +93,26 @@ def k_means(features: np.ndarray, size: int, seed: int) -> np.ndarray:
     return nearest(features, fitted.cluster_centers_)
 
 
-def nearest(features: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+def nearest(
+    features: np.ndarray, atoms: np.ndarray, cost: Callable | None = None
+) -> np.ndarray:
     """A different row for each atom, at the least total squared distance.
 
     Args:
       features: [n, D].
       atoms: [m, D], m <= n.
+      cost: `(atoms, features) -> [m, n]`; None for squared Euclidean distances.
 
     Returns:
       [m] distinct rows; row j stands for atom j.
     """
     from scipy import optimize, spatial
 
-    cost = spatial.distance.cdist(atoms, features, "sqeuclidean")
-    return optimize.linear_sum_assignment(cost)[1]
+    if cost is None:
+        found = spatial.distance.cdist(atoms, features, "sqeuclidean")
+    else:
+        found = cost(atoms, features)
+    return optimize.linear_sum_assignment(found)[1]
 
 
 _BASELINES = {

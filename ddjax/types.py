@@ -63,7 +63,7 @@ class ClassStats(NamedTuple):
 class Barycenter(NamedTuple):
     """Weighted atoms that stand for the features of each class."""
 
-    points: jax.Array  # [C, ipc, D]
+    points: jax.Array  # [C, ipc, D]; or coordinates of a product space
     weights: jax.Array  # [C, ipc], sum 1 over ipc
     cost: jax.Array  # [C], W2^2 to the features of the class
     converged: jax.Array  # [C], bool
@@ -89,6 +89,7 @@ class Context(NamedTuple):
     teacher: Any = ()  # {"params", "batch_stats"}
     real: Any = ()  # Real
     pool: Any = ()  # (first, last) variables of networks in training, stacked [P, ...]
+    frame: Any = ()  # matching.frame.Frame, where atoms are points of a product space
 
 
 class Targets(NamedTuple):
@@ -97,7 +98,7 @@ class Targets(NamedTuple):
     images: jax.Array  # [N, H, W, ch], the start; pixels, may lie outside [0, 1]
     labels: jax.Array  # [N] int32
     weights: jax.Array  # [N], mass of each image within its class
-    features: Any = ()  # [N, D], the atom of each image
+    features: Any = ()  # [N, D], the atom of each image; see Barycenter
     class_stats: Any = ()  # tuple of Moments, [q, c] each
     classes: Any = ()  # [q] int32, labels of the chunk's classes
 

@@ -180,6 +180,9 @@ def build(config, arm: str, network, info, ipc: int) -> methods.Method:
     view = {}
     if methods.is_told_a_view(name):
         view["augment"] = _view(name, options)
+    space = atoms.space(config.stats)
+    if space is not None and methods.is_told_a_space(name):
+        options["space"] = space
     return methods.create(
         name,
         network,

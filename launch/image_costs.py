@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from ddjax import ot, parallel, patches, quality, recover
+from ddjax.matching.frame import Frame, frame_of
 from ddjax.types import Barycenter, ClassStats, Context, Moments, Real
-from launch import arms, sections, shapes, teacher_costs
+from launch import arms, atoms, sections, shapes, teacher_costs
 from launch.shapes import FLOAT, Row
 
 _BLOCK = 1000  # of quality.nearest
@@ -72,7 +73,7 @@ def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
         Moments(*(np.zeros((every, m.mean.shape[-1]), np.float32),) * 2) for m in read
     )
     found = Barycenter(
-        np.zeros((every, ipc, plan.features), np.float32),
+        np.zeros((every, ipc, atoms.width(plan.config.stats, plan.features)), "f4"),
         np.zeros((every, ipc), np.float32),
         (),
         (),
@@ -93,12 +94,19 @@ def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
         teacher=plan.variables if "teacher" in method.requires else (),
         real=_real(plan) if method.real_batch else (),
         pool=teacher_costs.pool_shapes(plan) if "pool" in method.requires else (),
+        frame=_frame(plan) if "frame" in method.requires else (),
     )
     state = jax.eval_shape(
         lambda c, t, k: recover.initial_state(method, c, t, k), context, stacked, keys
     )
     step, spread = recover.make_step(method), parallel.over_devices(1)
     return shapes.step_cost(step, state, context, (keys, stacked), spread)
+
+
+def _frame(plan) -> Frame:
+    """How features are placed in a product space, of numbers that are 0."""
+    one = np.zeros((1, plan.features), np.float32)
+    return frame_of(atoms.space(plan.config.stats), one)
 
 
 def _real(plan) -> Real:

@@ -190,7 +190,8 @@ def _atoms(workdir, made_from):
     for path in sorted((workdir / "stats").glob("barycenter-*/manifest.json")):
         other = checkpoint.record(path.parent)["made_from"]
         same = (other.get(k) == made_from.get(k) for k in ("stats", "ipc", "seed"))
-        if all(same):
+        # Points of a product space are not on the map of the features.
+        if all(same) and other.get("target") != "product":
             points = checkpoint.load(path.parent)["points"]
             labels = np.repeat(np.arange(len(points)), points.shape[1])
             return points.reshape(-1, points.shape[-1]), labels

@@ -28,9 +28,11 @@ from ddjax import (
     recover,
     selection,
 )
+from ddjax.matching.frame import costs, place_all
 from ddjax.types import Context, DistilledSet
 from launch import (
     arms,
+    atoms,
     frames,
     meter,
     pictures,
@@ -85,7 +87,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
         made_from |= {
             "batch_size": config.recover.batch_size,
             "method": sections.of(config, arm, ipc),
-            "barycenter": config.stats.to_dict(),
+            "barycenter": atoms.recorded(config.stats),
         }
         info = teacher.train.info
         if "pool" in arms.build(config, arm, teacher.network, info, ipc).requires:
@@ -182,13 +184,14 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     if "class_stats" in method.requires:
         _tell_without_batch_norm(config, teacher)
     matched = "barycenter" in method.requires
-    atoms = None
+    found, placed, space = None, None, atoms.space(config.stats)
     if matched or start == "real":
-        atoms = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
+        found = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
+        placed = place_all(space, seen.features)
     key_start, key_steps = jax.random.split(program.key(config, "recover", seed))
     train, chosen = teacher.train, None
     if start == "real":
-        chosen = recover.nearest(train, seen.features, atoms.points)
+        chosen = recover.nearest(train, placed[1], found.points, costs(space))
     elif start == "random":
         chosen = _rows(teacher, seen, "random", ipc * factor**2, seed)
         chosen = chosen.reshape(-1, factor**2)
@@ -203,7 +206,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
             rows,
             images,
             ipc,
-            barycenter=atoms if matched else None,
+            barycenter=found if matched else None,
             class_stats=seen.class_stats if "class_stats" in method.requires else None,
         )
 
@@ -214,6 +217,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
         teacher=teacher.variables if "teacher" in method.requires else (),
         real=matching.table(train) if method.real_batch else (),
         pool=_pool(config, workdir, arm, ipc) if "pool" in method.requires else (),
+        frame=placed[0] if "frame" in method.requires else (),
     )
     return Job(key_steps, method, context, goals, cuts, section["num_steps"])
 

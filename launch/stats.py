@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddjax import checkpoint, parallel, stats
+from ddjax.matching import frame
 from ddjax.types import Barycenter, ClassStats, Moments
 from launch import (
     arms,
@@ -112,11 +113,12 @@ def barycenters(config, workdir, teacher, seen: Stats, ipc, seed) -> Barycenter:
         title, total = f"atoms, ipc {ipc}", teacher.train.info.num_classes
         wide = max(_CLASSES, -(-total // _ATOM_PARTS))
         blocks = [range(i, min(i + wide, total)) for i in range(0, total, wide)]
+        _, points = frame.place_all(atoms.space(config.stats), seen.features)
 
         def part(i):
             found = stats.barycenters(
                 program.key(config, "barycenter", seed),
-                seen.features,
+                points,
                 teacher.train,
                 ipc,
                 classes=blocks[i],

@@ -169,9 +169,11 @@ def atom_rows(plan) -> list[Row]:
         key = "atoms", ipc, largest
         each = shapes.once(plan, key, lambda ipc=ipc: _seconds(plan, largest, ipc))
         calls = -(-classes // plan.machine.hosts) * sets
-        disk = FLOAT * classes * ipc * plan.features * sets
-        memory = 2 * FLOAT * largest * (plan.features + ipc)
-        host = FLOAT * int(plan.outline.counts.sum()) * plan.features + disk // sets
+        width = atoms.width(config.stats, plan.features)
+        disk = FLOAT * classes * ipc * width * sets
+        memory = 2 * FLOAT * largest * (width + ipc)
+        held = plan.features + (width if atoms.space(config.stats) else 0)
+        host = FLOAT * int(plan.outline.counts.sum()) * held + disk // sets
         what = f"atoms, ipc {ipc}"
         rows.append(Row("stats", what, calls, 0.0, memory, disk, each * calls, host))
     return rows
@@ -179,7 +181,8 @@ def atom_rows(plan) -> list[Row]:
 
 def _seconds(plan, count, ipc) -> float:
     """Of the atoms of one class."""
-    x = np.random.default_rng(0).normal(size=(count, plan.features))
+    width = atoms.width(plan.config.stats, plan.features)
+    x = np.random.default_rng(0).normal(size=(count, width)) / np.sqrt(width)
     toy = data.class_major(
         np.zeros((count, 1, 1, 1), np.uint8),
         np.zeros(count, int),

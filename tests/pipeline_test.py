@@ -6,6 +6,7 @@ import pytest
 
 from ddjax import data, matching, models, pipeline, squeeze, student
 from ddjax.data.augment import CropFlipRoll
+from ddjax.matching.frame import space_of
 from ddjax.relabel import Views
 
 RECIPE = squeeze.Recipe(epochs=6, crop_scale=(1.0, 1.0), flip=False)
@@ -89,3 +90,14 @@ def test_bad_words_are_refused(digits, taught):
         pipeline.distill(*arguments, 1, weight=1.0, augment=CropFlipRoll())
     with pytest.raises(ValueError, match="fewer|has"):
         pipeline.distill(*arguments, 1000)
+
+
+def test_atoms_may_lie_in_a_product_space(digits, taught):
+    network, teacher = taught
+    space = space_of((0.0, 1.0, 0.0), dims=(8, 8))
+    options = {"num_steps": 40, "space": space}
+    small = pipeline.distill(
+        jax.random.key(1), network, teacher, digits[0], 2, **options
+    )
+    logits, _ = network.apply(teacher, small.images / np.float32(255))
+    assert (np.argmax(logits, -1) == small.labels).mean() > 0.8

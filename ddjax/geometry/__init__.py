@@ -9,6 +9,7 @@ either sign, and 0.
 |---|---|
 | `distance_squared`, `distance`, `pairwise_squared` | geodesic distances |
 | `log`, `exp` | tangent vectors in an orthonormal frame, and back |
+| `log_sums` | weighted sums of these, many at once |
 | `centroid`, `frechet_mean` | the extrinsic and the intrinsic mean |
 | `clip`, `largest_radius` | keep points where float32 is good |
 | `to_ball`, `to_embedded` | stereographic (Poincare) and Lorentz or sphere coordinates |
@@ -53,6 +54,7 @@ from ddjax.geometry.space import (
     is_flat,
     largest_radius,
     log,
+    log_sums,
     norm,
     pairwise_squared,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "is_flat",
     "largest_radius",
     "log",
+    "log_sums",
     "norm",
     "pairwise_squared",
     "product_distance_squared",

@@ -22,6 +22,7 @@ __all__ = [
     "is_flat",
     "largest_radius",
     "log",
+    "log_sums",
     "norm",
     "pairwise_squared",
 ]
@@ -87,14 +88,9 @@ def pairwise_squared(x: jax.Array, y: jax.Array, kappa: jax.Array) -> jax.Array:
     Returns:
       [n, m].
     """
-    centre = jax.lax.stop_gradient((x.mean(0) + y.mean(0)) / 2)
-    a, b = x - centre, y - centre  # small numbers keep more digits
-    product = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
-    s = jnp.sum(a * a, 1)[:, None] + jnp.sum(b * b, 1) - 2 * product
-    s = jnp.maximum(s, 0.0)
     if is_flat(kappa):
-        return s
-    return _from_half(_half(norm(x)[:, None], norm(y), s, kappa), kappa)
+        return _squares(x, y)
+    return _from_half(_pairwise_half(x, y, kappa), kappa)
 
 
 def log(base: jax.Array, x: jax.Array, kappa: jax.Array) -> jax.Array:
@@ -123,6 +119,41 @@ def log(base: jax.Array, x: jax.Array, kappa: jax.Array) -> jax.Array:
     u_s = (x_s - (1 - kappa * chord) * p_s) / ratio
     u_c = (x_c - p_c - chord + kappa * chord * p_c) / ratio
     return u_s + kappa * u_c / (2 - kappa * p_c) * p_s
+
+
+def log_sums(
+    base: jax.Array, x: jax.Array, plan: jax.Array, kappa: jax.Array
+) -> jax.Array:
+    """Weighted sums of the tangent vectors at each base that point to all of x.
+
+        sum_i P_ij log_{b_j}(x_i)
+
+    A logarithm is linear in the lifted coordinates of x, up to a number for each pair:
+    two matrix products do it, and no [n, m, d] array.
+
+    Args:
+      base: [m, d], normal coordinates.
+      x: [n, d].
+      plan: [n, m], the weights P.
+      kappa: scalar.
+
+    Returns:
+      [m, d]; see `log`.
+    """
+
+    def summed(weights, values):
+        return jnp.matmul(weights.T, values, precision=jax.lax.Precision.HIGHEST)
+
+    if is_flat(kappa):
+        return summed(plan, x) - plan.sum(0)[:, None] * base
+    p_s, p_c = lift(base, kappa)
+    x_s, x_c = lift(x, kappa)
+    h = _pairwise_half(x, base, kappa)
+    plan = plan / series.sine(kappa * _from_half(h, kappa))
+    mass, chord = plan.sum(0), jnp.sum(2 * h * plan, 0)
+    u_s = summed(plan, x_s) - (mass - kappa * chord)[:, None] * p_s
+    u_c = summed(plan, x_c) - mass * p_c - chord * (1 - kappa * p_c)
+    return u_s + (kappa * u_c / (2 - kappa * p_c))[:, None] * p_s
 
 
 def exp(base: jax.Array, u: jax.Array, kappa: jax.Array) -> jax.Array:
@@ -218,6 +249,20 @@ def _half(r, q, s, kappa):
     radial = delta / 4 * series.sine(kappa * delta / 4) ** 2
     ratios = series.sine(kappa * r * r) * series.sine(kappa * q * q)
     return jnp.maximum(radial + (s - delta) / 4 * ratios, 0.0)
+
+
+def _squares(x, y):
+    """|x_i - y_j|^2 [n, m]."""
+    centre = jax.lax.stop_gradient((x.mean(0) + y.mean(0)) / 2)
+    a, b = x - centre, y - centre  # small numbers keep more digits
+    product = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    s = jnp.sum(a * a, 1)[:, None] + jnp.sum(b * b, 1) - 2 * product
+    return jnp.maximum(s, 0.0)
+
+
+def _pairwise_half(x, y, kappa):
+    """sn(d / 2)^2 [n, m] of all points of two clouds."""
+    return _half(norm(x)[:, None], norm(y), _squares(x, y), kappa)
 
 
 def _from_half(h, kappa):

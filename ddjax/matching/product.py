@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ddjax import geometry, losses
 from ddjax.geometry import Product
 
-__all__ = ["SPACES", "Factors", "Points", "heads", "place", "stretch"]
+__all__ = ["SPACES", "Factors", "Points", "heads", "place", "stretch", "within"]
 
 SPACES = ("euclidean", "hyperbolic", "spherical")
 _SIGNS = {"hyperbolic": -1.0, "spherical": 1.0}
@@ -93,6 +93,25 @@ def place(
     centre = jnp.einsum("qn,qnd->d", weights, real) / len(real)
     square = jnp.einsum("qn,qnd->", weights, (real - centre) ** 2) / len(real)
     inner = (features - centre) * (factors.scale * jax.lax.rsqrt(square + 1e-12))
+    return within(factors, projections, curvatures, features, inner)
+
+
+def within(
+    factors: Factors,
+    projections: Sequence[jax.Array],
+    curvatures: Sequence,
+    features: jax.Array,
+    inner: jax.Array,
+) -> Points:
+    """Points of each factor: features as they are, or projected and clipped.
+
+    Args:
+      factors: see `Factors`.
+      projections: see `heads`.
+      curvatures: [k] of all factors.
+      features: [..., D], for the Euclidean factor.
+      inner: [..., D], the same centred and scaled, for the others.
+    """
     projections, parts, norms = iter(projections), [], []
     for name, kappa in zip(factors.names, curvatures):
         if name == "euclidean":

@@ -5,6 +5,7 @@ from ddjax.methods.base import (
     create,
     from_loss,
     from_matching,
+    is_told_a_space,
     is_told_a_view,
     names,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "create",
     "from_loss",
     "from_matching",
+    "is_told_a_space",
     "is_told_a_view",
     "names",
 ]

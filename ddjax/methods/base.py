@@ -24,6 +24,7 @@ __all__ = [
     "finalize",
     "from_loss",
     "from_matching",
+    "is_told_a_space",
     "is_told_a_view",
     "move",
     "names",
@@ -47,7 +48,7 @@ class Method(NamedTuple):
         chunk's classes where `real_batch` is not 0, else ().
       finalize: `(state, context, targets) -> DistilledSet`, pixels in [0, 1].
       requires: what it reads: of the artifacts "teacher", "class_stats", "barycenter",
-        "pool", and "running", the statistics that only a teacher with BatchNorm has.
+        "pool", "frame", and "running", the statistics that only a teacher with BatchNorm has.
       real_batch: real images of each class that a step looks at; 0 for none.
     """
 
@@ -222,6 +223,11 @@ def names() -> tuple[str, ...]:
 def is_told_a_view(name: str) -> bool:
     """Whether a method looks at its images as `augment` says; others have a view."""
     return "augment" in _factory(name)[1]
+
+
+def is_told_a_space(name: str) -> bool:
+    """Whether a method can match atoms that are points of a product space."""
+    return "space" in _factory(name)[1]
 
 
 def _factory(name):

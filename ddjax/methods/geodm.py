@@ -20,7 +20,8 @@ import optax
 from ddjax import matching
 from ddjax.data import dsa as siamese
 from ddjax.matching import compare, learned
-from ddjax.matching.product import SPACES, Factors, heads, place
+from ddjax.matching.frame import factors_of
+from ddjax.matching.product import heads, place
 from ddjax.methods import base
 from ddjax.models import Network
 
@@ -116,7 +117,7 @@ def method(
         siamese.parse(dsa)
     if real_batch < 2:
         raise ValueError(f"real_batch must be at least 2; got {real_batch}.")
-    factors, shares, sizes = _factors(weights, curvatures, dims, scale)
+    factors, shares, sizes = factors_of(weights, curvatures, dims, scale)
     options = compare.Comparison(
         factors,
         None if learn_weights else shares,
@@ -205,33 +206,6 @@ def method(
         return base.finalize(state.moving, context, targets)
 
     return base.Method(init, step, finalize, requires, real_batch)
-
-
-def _factors(weights, curvatures, dims, scale):
-    """The factors that weigh something, their weights, and their |curvature|."""
-    if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(
-            f"weights are {tuple(weights)}; expected three numbers that are not "
-            "negative, of the Euclidean, hyperbolic and spherical factor."
-        )
-    low, high = learned.BOUNDS
-    if len(curvatures) != 2 or not all(low <= x <= high for x in curvatures):
-        raise ValueError(
-            f"curvatures are {tuple(curvatures)}; expected two numbers from {low} to "
-            f"{high}, the absolute values of the hyperbolic and spherical factor's."
-        )
-    if len(dims) != 2 or min(dims) < 1 or scale <= 0:
-        raise ValueError(
-            f"dims are {tuple(dims)} and scale {scale}; expected two sizes of 1 or "
-            "more, of the hyperbolic and spherical factor, and a scale above 0."
-        )
-    there = [i for i, weight in enumerate(weights) if weight > 0]
-    curved = [i - 1 for i in there if i > 0]
-    factors = Factors(
-        tuple(SPACES[i] for i in there), tuple(dims[i] for i in curved), scale
-    )
-    shares = tuple(float(weights[i]) for i in there)
-    return factors, shares, tuple(float(curvatures[i]) for i in curved)
 
 
 def _width(network, targets) -> int:

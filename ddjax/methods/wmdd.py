@@ -6,9 +6,11 @@ Distillation via the Wasserstein Metric", ICCV 2025, https://arxiv.org/abs/2311.
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 
 from ddjax import losses
+from ddjax.matching.frame import Space, tangents
 from ddjax.methods import base
 from ddjax.models import Network
 
@@ -27,6 +29,7 @@ def method(
     per_class: bool = True,
     match: str = "atoms",
     squared: bool = False,
+    space: Space | None = None,
     curvature_weight: float = 0.0,
     curvature_form: str = "loss_difference",
     curvature_h: float = 0.7,
@@ -57,15 +60,25 @@ def method(
       match: "atoms", or "mean" for the ablation that matches only the mean feature of
         each class. (MMD in place of transport: another target, `ot.mmd_atoms`.)
       squared: the paper's form.
+      space: None for features as they are. Else atoms are points of this product space
+        (`ot.geodesic_barycenter`), the context has the frame that places features
+        there, and ||F - B|| is geodesic: the root of sum_i sum_m w_m d_m(f_i, b_i)^2,
+        in units of the features. A Euclidean factor of weight 1 alone is the same loss.
       curvature_weight: of one more term; see `base.with_curvature`, as for the others.
       curvature_form: which.
       curvature_h: length of its step.
 
     Raises:
-      ValueError: unknown `match`; see `losses.Curvature.check`.
+      ValueError: unknown `match`, or means in a product space; see
+        `losses.Curvature.check`.
     """
     if match not in ("atoms", "mean"):
         raise ValueError(f"unknown match {match!r}; known: atoms, mean.")
+    if match == "mean" and space is not None:
+        raise ValueError(
+            'match "mean" compares features as they are, and these atoms are points of '
+            'a product space: choose match "atoms", or another target.'
+        )
 
     scaling = {"first_weight": first_bn_weight, "squared": squared}
 
@@ -76,9 +89,15 @@ def method(
             out["moments"], targets.class_stats, weights=targets.weights, **scaling
         )
 
+    def pair_of(features, context, targets):
+        if space is None:
+            return features, targets.features
+        u = tangents(space, context.frame, features, targets.features)
+        return u, jnp.zeros_like(u)
+
     def loss(images, context, targets):
         logits, out = network.apply(context.teacher, images)
-        pair = out["features"], targets.features
+        pair = pair_of(out["features"], context, targets)
         if match == "atoms":
             feature = losses.barycenter_distance(*pair, squared=squared)
         else:
@@ -99,4 +118,5 @@ def method(
     )
     requires = ("teacher", "class_stats", "barycenter")
     requires += () if per_class else ("running",)
+    requires += () if space is None else ("frame",)
     return base.from_loss(loss, optimizer, augment=augment, requires=requires)

@@ -9,6 +9,7 @@ duals, the cost with its derivatives, and a gap that certifies them.
     sinkhorn    with entropy, balanced or not, three ways to differentiate
     sinkhorn_divergence, sliced_wasserstein, mmd_squared       other discrepancies
     barycenter, sliced_barycenter, mmd_atoms                   atoms that minimise one
+    geodesic_barycenter                                        in a curved space
 
 Where the equations of the papers are:
 
@@ -47,6 +48,7 @@ from ddjax.ot.atoms import INITS, k_means_plus_plus, sample
 from ddjax.ot.barycenter import SMOOTH, WEIGHTS, barycenter, newton_step
 from ddjax.ot.cost import cost_scale, euclidean, l1, squared_euclidean
 from ddjax.ot.divergence import sinkhorn_divergence
+from ddjax.ot.geodesic import geodesic_barycenter
 from ddjax.ot.lp import lp
 from ddjax.ot.mmd import (
     energy,
@@ -79,6 +81,7 @@ __all__ = [
     "energy",
     "euclidean",
     "gaussian",
+    "geodesic_barycenter",
     "k_means_plus_plus",
     "l1",
     "linear",
