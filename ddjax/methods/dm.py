@@ -22,6 +22,9 @@ def method(
     real_batch: int = 256,
     dsa: str = siamese.STRATEGY,
     networks: str = "random",
+    curvature_weight: float = 0.0,
+    curvature_form: str = "loss_difference",
+    curvature_h: float = 0.7,
 ) -> base.Method:
     """The distance between mean features, in a new network at every step.
 
@@ -35,13 +38,21 @@ def method(
       real_batch: real images of each class in a step.
       dsa: operators of the augmentation; "" for none.
       networks: "random" (DM) or "pool", see `matching.network_of`.
+      curvature_weight: of one more term, see `with_curvature`.
+      curvature_form: see `losses.Curvature`.
+      curvature_h: length of its step, pixels of [0, 1].
 
     Raises:
-      ValueError: an unknown operator or source of networks; no real images.
+      ValueError: an unknown operator or source of networks; no real images; see
+        `losses.Curvature.check`.
     """
     requires = matching.check_source(networks)
     if dsa:
         siamese.parse(dsa)
+    bent = losses.Curvature(
+        curvature_form, curvature_weight, curvature_h, units="pixels"
+    )
+    bent.check()
 
     def loss(key, images, context, targets, batch):
         key_network, key_views = jax.random.split(key)
@@ -49,6 +60,40 @@ def method(
         synthetic = base.split_classes(images, targets)
         pair = matching.siamese(key_views, dsa, network, batch.images, synthetic)
         real, own = (matching.embed(network, variables, x) for x in pair)
-        return {"distance": losses.mean_matching(real, own, batch.weights)}
+        terms = {"distance": losses.mean_matching(real, own, batch.weights)}
+        return with_curvature(terms, network, variables, images, targets.labels, bent)
 
     return base.from_matching(loss, optimizer, requires=requires, real_batch=real_batch)
+
+
+def with_curvature(
+    terms: dict,
+    network: Network,
+    variables: dict,
+    images: jax.Array,
+    labels: jax.Array,
+    options: losses.Curvature,
+) -> dict:
+    """The terms of a step and how curved its network's loss is at the images.
+
+    Ours: GUARD's penalty acts on a loss of real images, and matching means has none.
+    So this is `base.with_curvature`'s term, with the network of the step in place of a
+    teacher: one that was never trained for "random", so it may be of use with "pool"
+    alone. BatchNorm has the statistics of the synthetic images.
+
+    Args:
+      terms: see `base.from_matching`.
+      network: of the matching.
+      variables: its, of this step.
+      images: [N, H, W, ch], synthetic, as they are stored.
+      labels: [N].
+      options: which, and how far; a weight of 0 gives back the terms.
+    """
+    if not options.acts:
+        return terms
+
+    def logits_fn(images):
+        return network.apply_batch(variables, images)[0]
+
+    found = losses.curvature(logits_fn, images, labels, options)
+    return {**terms, "curvature": options.weight * found}
