@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,8 @@ import optax
 import pytest
 
 from ddjax import losses, matching, methods, models, optimizers
-from ddjax.methods import base, dc
+from ddjax.data import batches, dsa
+from ddjax.methods import base, dc, dm
 from ddjax.models import weights
 from ddjax.types import Batch, Context, DataInfo, Targets
 
@@ -70,6 +72,25 @@ def slope(method, batch, targets):
     moved, metrics = method.step(jax.random.key(0), state, Context(), targets, batch)
     gradient = (state.images - moved.images) * jnp.array(STD)
     return metrics["loss"], gradient.reshape(3, -1, 16, 16, 3)
+
+
+def operator(place, draw, side=16):
+    """What `torch_reference.matching` makes of three numbers in [0, 1]."""
+    most, square = side // 8, side // 2
+    angle = np.deg2rad(15) * (2 * draw[0] - 1)
+    params = dsa.Params(
+        operator=place,
+        brightness=draw[0] - 0.5,
+        saturation=2 * draw[1],
+        contrast=0.5 + draw[2],
+        shift=np.floor(draw[:2] * (2 * most + 1)).astype(np.int32) - most,
+        centre=np.floor(draw[:2] * (side + 1 - square % 2)).astype(np.int32),
+        mirrored=draw[0] < 0.5,
+        scale=(1 / 1.2 + draw[:2] * (1.2 - 1 / 1.2))[::-1],
+        angle=angle,
+    )
+    each = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
+    return each._replace(operator=jnp.int32(place))
 
 
 class TestAgainstTorch:
@@ -146,6 +167,24 @@ class TestAgainstTorch:
             wanted = pixels(golden["dm_moved"]).reshape(state.images.shape)
             np.testing.assert_allclose(state.images, wanted, atol=1e-9)
 
+    @pytest.mark.parametrize("place", range(6), ids=dsa.OPERATORS)
+    def test_dsa_with_torchs_draw(self, place, golden, network, variables, monkeypatch):
+        """The loss, and its slope towards real images, seen through one operator."""
+        with jax.enable_x64(True):
+            draw = operator(place, golden["draws"][place].astype(np.float64))
+            monkeypatch.setattr(dsa, "sample", lambda *_, **__: draw)
+            batch, targets = problem(golden, jnp.float64)
+            method = methods.create(
+                "dsa",
+                frozen(network, double(variables)),
+                optax.sgd(1.0),
+                **PLAIN,
+                options=(("outer", 1), ("real_batch", 8)),
+            )
+            loss, gradient = slope(method, batch, targets)
+            found = loss, (gradient * golden["real"][:, :2]).sum()
+            np.testing.assert_allclose(found, golden["dsa"][place], rtol=1e-7)
+
     def test_initialisation_has_torchs_distribution(self, golden):
         """Largest entry (the bound), deviation and mean of kernels and biases."""
         info = INFO._replace(classes=tuple("0123456789"), shape=(32, 32, 3))
@@ -216,6 +255,42 @@ class TestDC:
         np.testing.assert_array_equal(second, last)  # nothing after the last step
         assert np.abs(new - last).max() > 0.1
 
+    def test_an_epoch_is_what_pytorchs_loader_gives(self):
+        """Full batches, and a last one of what is left."""
+        masses = [dc._first_time(i, 10, 4).tolist() for i in range(4)]
+        assert masses == [[1] * 4, [1] * 4, [1, 1, 0, 0], [1] * 4]
+
+    def test_batches_of_a_network_that_learns(self, network):
+        """Two batches of four images are two steps; each image is in one of them."""
+        images = jax.random.uniform(jax.random.key(0), (6, 16, 16, 3))
+        labels, key = jnp.repeat(jnp.arange(3), 2), jax.random.key(2)
+        variables = network.init(jax.random.key(1))
+        learnt = dc._learn(network, key, "", 1, 0.5, 4, variables, images, labels)
+        order = batches.indices(jax.random.split(key)[0], 0, 6, 6)
+        params = variables["params"]
+        for rows in (order[:4], order[4:]):
+            gradient = jax.grad(
+                lambda params, rows=rows: losses.cross_entropy(
+                    network.apply({**variables, "params": params}, images[rows])[0],
+                    labels[rows],
+                )
+            )(params)
+            params = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient)
+        chex.assert_trees_all_close(learnt["params"], params, atol=1e-5)
+
+    def test_what_dsa_learns_from_is_augmented(self, network):
+        images = jax.random.uniform(jax.random.key(0), (6, 16, 16, 3))
+        labels = jnp.repeat(jnp.arange(3), 2)
+        variables = network.init(jax.random.key(1))
+        plain, seen = (
+            dc._learn(
+                network, jax.random.key(2), x, 1, 0.5, 6, variables, images, labels
+            )
+            for x in ("", "color")
+        )
+        first, second = (jax.tree.leaves(v["params"])[0] for v in (plain, seen))
+        assert np.abs(first - second).max() > 1e-4
+
     def test_batch_norm_takes_its_statistics_from_real_images(self):
         network = models.create("convnet", INFO, width=4, depth=2)
         images = jax.random.uniform(jax.random.key(0), (3, 20, 16, 16, 3))
@@ -261,6 +336,31 @@ class TestDM:
         alone = matching.embed(network, variables, images[:1])
         assert np.abs(alone[0] - got[0]).max() > 1e-3
 
+    def test_guards_term_is_the_steps_networks(self, network):
+        images = jax.random.uniform(jax.random.key(0), (6, 16, 16, 3))
+        variables = network.init(jax.random.key(1))
+        labels = jnp.repeat(jnp.arange(3), 2)
+        bent = losses.Curvature("gradient_norm", 0.5, units="pixels")
+        given = (network, variables, images, labels)
+        found = dm.with_curvature({"distance": 1.0}, *given, bent)
+        wanted = losses.curvature(
+            lambda x: network.apply(variables, x)[0], images, labels, bent
+        )
+        assert float(found["curvature"]) == pytest.approx(0.5 * float(wanted), rel=1e-5)
+        none = bent._replace(weight=0.0)
+        assert dm.with_curvature({"distance": 1.0}, *given, none) == {"distance": 1.0}
+
+    def test_guards_term_is_part_of_the_loss(self, golden, network):
+        batch, targets = problem(golden, jnp.float32)
+        options = (("real_batch", 8), ("dsa", ""), ("curvature_weight", 2.0))
+        method = methods.create("dm", network, optax.sgd(1), **PLAIN, options=options)
+        state = method.init(jax.random.key(0), Context(), targets)
+        given = (jax.random.key(0), state, Context(), targets, batch)
+        _, terms = jax.jit(method.step)(*given)
+        assert float(terms["curvature"]) > 0
+        both = float(terms["distance"] + terms["curvature"])
+        assert float(terms["loss"]) == pytest.approx(both, rel=1e-6)
+
     def test_uneven_classes_have_their_own_means(self):
         real = jnp.array([[[1.0], [3.0], [50.0]], [[2.0], [2.0], [2.0]]])
         mass = jnp.array([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]])
@@ -272,6 +372,7 @@ class TestDM:
             ((("networks", "fresh"),), "unknown networks 'fresh'; known: random, pool"),
             ((("dsa", "colour"),), "unknown DSA operator 'colour'"),
             ((("real_batch", 0),), "real_batch must be at least 1; got 0"),
+            ((("curvature_weight", -1.0),), "curvature has weight -1.0"),
         ):
             with pytest.raises(ValueError, match=message):
                 methods.create("dm", network, optax.sgd(1), **PLAIN, options=options)
