@@ -170,7 +170,7 @@ def iteration(kind, model, real, synthetic, optimizer, numbers):
     optimizer.step()
     if kind != "dm":
         learn(model, synthetic, numbers["epochs"], 0.01, strategy)
-    return float(value)
+    return value.item()
 
 
 LOSSES = {"dm": mean_distance, "dc": gradient_distance, "dsa": gradient_distance}
@@ -181,6 +181,8 @@ def main(folder):
     given = np.load(folder / "given.npz")
     numbers = json.loads((folder / "given.json").read_text())
     torch.set_num_threads(numbers["threads"])
+    if numbers["gpu"]:
+        torch.set_default_device("cuda")
     real, first = (torch.tensor(given[k]) for k in ("real", "synthetic"))
     weights = {k[2:]: torch.tensor(given[k]) for k in given.files if k[:2] == "w/"}
     sizes = len(real), numbers["width"], numbers["depth"], real.shape[-1]
@@ -189,19 +191,25 @@ def main(folder):
         # DM's code asks for no gradient of the weights.
         return ConvNet(real.shape[2], *sizes).requires_grad_(kind != "dm")
 
+    def now():
+        if numbers["gpu"]:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     for line in sys.stdin:
-        kind, rate = line.strip(), 1.0 if line.strip() == "dm" else 0.1
+        kind = line.strip()
         model, synthetic = fresh(kind), first.clone().requires_grad_(True)
         model.load_state_dict(weights)
         value = LOSSES[kind](model, real, synthetic)
         value.backward()
         size = float(synthetic.grad.norm())
+        rate = numbers["rates"][kind]
         optimizer = torch.optim.SGD([synthetic], lr=rate, momentum=0.5)
-        began = time.perf_counter()
+        began = now()
         for _ in range(numbers["repeats"]):
             iteration(kind, fresh(kind), real, synthetic, optimizer, numbers)
-        seconds = (time.perf_counter() - began) / numbers["repeats"]
-        answer = {"seconds": seconds, "value": float(value), "gradient": size}
+        seconds = (now() - began) / numbers["repeats"]
+        answer = {"seconds": seconds, "value": value.item(), "gradient": size}
         print(json.dumps(answer | {"torch": torch.__version__}), flush=True)
 
 
