@@ -166,7 +166,7 @@ def _compared(problem, kind, theirs, options):
 
 def _check(record, answer):
     """Refuses to compare the times of different things."""
-    for name, most in (("value", 1e-3), ("gradient", 1e-2)):
+    for name, most in (("value", 1e-4), ("gradient", 1e-3)):
         apart = abs(record[name] / answer[name] - 1)
         record[f"{name}_apart"] = apart
         if not apart < most:
