@@ -165,8 +165,14 @@ def _compared(problem, kind, theirs, options):
 
 
 def _check(record, answer):
-    """Refuses to compare the times of different things."""
-    for name, most in (("value", 1e-4), ("gradient", 1e-3)):
+    """Refuses to compare the times of different things.
+
+    In float64 the two agree to 1e-8 (tests/methods/condensation_test.py). In float32
+    gradients jump where rounding turns a ReLU's sign: one of 368,640 that was 4e-8 moved
+    DC's loss by 7e-5. DM's loss has no gradient in it.
+    """
+    exact = record["kind"] == "dm"
+    for name, most in (("value", 1e-5 if exact else 1e-3), ("gradient", 1e-2)):
         apart = abs(record[name] / answer[name] - 1)
         record[f"{name}_apart"] = apart
         if not apart < most:
