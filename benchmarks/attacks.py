@@ -24,52 +24,22 @@ each radius is compiled anew.
 import argparse
 import functools
 import json
-import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 
 import jax
 import numpy as np
 
-from benchmarks import overhead, subjects
+from benchmarks import beside, overhead, subjects
 from ddjax import attacks, models, parallel
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "attacks"
-TORCH = pathlib.Path(__file__).parent / "torch_reference" / "attacks.py"
 PGD_STEPS = 100
 
 
 # Beside torch -------------------------------------------------------------------------
-
-
-class Torch:
-    """The other side, a program that waits for its turn."""
-
-    def __init__(self, python, folder):
-        self._process = subprocess.Popen(
-            [python, str(TORCH), folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, word: str):
-        """Its answer, when it is done."""
-        self._process.stdin.write(word + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"torch ended before it answered {word!r}; see above.")
-        return json.loads(answer)
-
-    def close(self):
-        """Ends it."""
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def speed(options):
@@ -119,13 +89,13 @@ def _start_torch(options, folder, network, variables, info, images, labels):
         "eps": options.eps / 255,
         "steps": PGD_STEPS,
         "queries": options.queries,
-        "threads": _threads(),
+        "threads": beside.threads(),
         "gpu": not parallel.is_cpu(),
         "mean": info.mean,
         "std": info.std,
     }
     (pathlib.Path(folder) / "given.json").write_text(json.dumps(numbers))
-    theirs = Torch(options.torch_python, folder)
+    theirs = beside.Torch(options.torch_python, "attacks.py", folder)
     answer = theirs.ask("logits")
     logits = subjects.logits_of(network, variables, images)
     apart = np.abs(answer.pop("logits") - logits).max() / np.abs(logits).max()
@@ -249,28 +219,6 @@ def _line(record):
     return words
 
 
-def _threads():
-    return len(os.sched_getaffinity(0))
-
-
-def _load():
-    return [round(load, 1) for load in os.getloadavg()]
-
-
-def _machine():
-    device = jax.devices()[0]
-    commit = ["git", "-C", str(TORCH.parent), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(commit, check=False, capture_output=True, text=True)
-    return {
-        "device": f"{device.platform} {device.device_kind}",
-        "threads": _threads(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "commit": found.stdout.strip(),
-        "load": _load(),
-    }
-
-
 def main():
     parts = {"speed": speed, "overhead": overhead.overhead, "students": students}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -292,20 +240,17 @@ def main():
     unknown = set(options.parts) - set(parts)
     if unknown:
         parser.error(f"unknown part {min(unknown)!r}; known: {', '.join(parts)}")
-    if options.threads:
-        # Before either side begins: jax counts the cores, and torch's side inherits them.
-        cores = sorted(os.sched_getaffinity(0))[: options.threads]
-        os.sched_setaffinity(0, cores)
+    beside.only(options.threads)
     RESULTS.mkdir(parents=True, exist_ok=True)
     asked = vars(options) | {"torch_python": bool(options.torch_python)}
     for name in options.parts or parts:
         if name == "speed" and not options.torch_python:
             print("no --torch_python: only ours is timed")
-        machine, records = _machine(), []
+        machine, records = beside.machine(), []
         for record in parts[name](options):
             print(_line(record), flush=True)
             records.append(record)
-            machine["load_after"] = _load()
+            machine["load_after"] = beside.load()
             told = {"machine": machine, "options": asked, "records": records}
             _write(name, told)  # what follows may take long
 

@@ -251,3 +251,28 @@ class TestPixelAdam:
         first = optimizers.pixel_adam(0.25, 10, (0.2,))
         assert optimizers.pixel_adam(0.25, 10, (0.2,)) is first
         assert optimizers.pixel_adam(0.25, 11, (0.2,)) is not first
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_pixel_sgd_is_sgd_on_normalised_pixels(momentum):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    z = jnp.linspace(-1, 1, 12).reshape(2, 2, 1, 3)
+    x = z * jnp.array(std) + jnp.array(mean)
+    plain, ours = (
+        optax.sgd(0.3, momentum or None),
+        optimizers.pixel_sgd(0.3, momentum, std),
+    )
+    states = plain.init(z), ours.init(x)
+
+    def loss(z):
+        return jnp.sum(jnp.sin(z) ** 2)
+
+    def of_pixels(x):
+        return loss((x - jnp.array(mean)) / jnp.array(std))
+
+    for _ in range(5):
+        updates, first = plain.update(jax.grad(loss)(z), states[0])
+        z = optax.apply_updates(z, updates)
+        updates, second = ours.update(jax.grad(of_pixels)(x), states[1])
+        x, states = optax.apply_updates(x, updates), (first, second)
+    np.testing.assert_allclose(x, z * jnp.array(std) + jnp.array(mean), rtol=1e-5)

@@ -72,73 +72,79 @@ def gradient_distance(model, real, synthetic):
     return total
 
 
-def learn(model, synthetic, steps, rate):
-    """Full-batch SGD on the synthetic images."""
+def learn(model, synthetic, epochs, rate, strategy=(), batch_size=256):
+    """Plain SGD on the synthetic images, each seen its own way."""
     images = synthetic.detach().flatten(0, 1)
     labels = torch.arange(len(synthetic)).repeat_interleave(synthetic.shape[1])
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
-        optimizer.step()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images)).split(batch_size):
+            (seen,) = augmented(strategy, [images[rows]], count=len(rows))
+            optimizer.zero_grad()
+            F.cross_entropy(model(seen), labels[rows]).backward()
+            optimizer.step()
 
 
 # Augmentation ---------------------------------------------------------------------------
 
 
-def siamese(strategy, pair):
-    """One random operator with one draw of parameters for both batches."""
+def augmented(strategy, batches, count=1):
+    """One random operator for all batches, with one draw or one for each image."""
     if not strategy:
-        return pair
+        return batches
     name = strategy[int(torch.randint(len(strategy), ()))]
-    side = pair[0].shape[-1]
-    draw = torch.rand(8)
-    return [OPERATORS[name](x, draw, side) for x in pair]
+    draw = torch.rand(count, 3)
+    return [OPERATORS[name](x, draw) for x in batches]
 
 
-def _color(x, draw, side):
-    x = x + draw[0] - 0.5
+def _color(x, draw):
+    brightness, saturation, contrast = draw.T[..., None, None, None]
+    x = x + brightness - 0.5
     grey = x.mean(1, keepdim=True)
-    x = (x - grey) * 2 * draw[1] + grey
+    x = (x - grey) * 2 * saturation + grey
     mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * (0.5 + draw[2]) + mean
+    return (x - mean) * (0.5 + contrast) + mean
 
 
-def _crop(x, draw, side):
+def _crop(x, draw):
+    side = x.shape[-1]
     most = int(side * 0.125 + 0.5)
-    top, left = (int(d * (2 * most + 1)) for d in draw[:2])
-    padded = F.pad(x, (most,) * 4)
-    return padded[:, :, top : top + side, left : left + side]
+    first = (draw[:, :2] * (2 * most + 1)).long().expand(len(x), 2)
+    rows, columns = first.T[..., None] + torch.arange(side)
+    padded = F.pad(x, (most,) * 4).permute(0, 2, 3, 1)
+    image = torch.arange(len(x))[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
-def _cutout(x, draw, side):
+def _cutout(x, draw):
+    side = x.shape[-1]
     size = int(side * 0.5 + 0.5)
-    row, column = (int(d * (side + 1 - size % 2)) - size // 2 for d in draw[:2])
-    mask = torch.ones_like(x[:1, :1])
-    mask[:, :, max(row, 0) : row + size, max(column, 0) : column + size] = 0
-    return x * mask
+    first = (draw[:, :2] * (side + 1 - size % 2)).long() - size // 2
+    place = torch.arange(side) - first.T[..., None]
+    rows, columns = (place >= 0) & (place < size)
+    return x * ~(rows[:, None, :, None] & columns[:, None, None])
 
 
-def _flip(x, draw, side):
-    return x.flip(3) if draw[0] < 0.5 else x
+def _flip(x, draw):
+    return torch.where(draw[:, :1, None, None] < 0.5, x.flip(3), x)
 
 
-def _affine(x, matrix):
-    theta = torch.tensor(matrix, dtype=x.dtype).expand(len(x), 2, 3)
-    return F.grid_sample(
-        x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False
-    )
+def _affine(x, rows):
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    grid = F.affine_grid(theta.expand(len(x), 2, 3), x.shape, align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
 
 
-def _scale(x, draw, side):
-    sx, sy = (float(1 / 1.2 + d * (1.2 - 1 / 1.2)) for d in draw[:2])
-    return _affine(x, [[sx, 0, 0], [0, sy, 0]])
+def _scale(x, draw):
+    sx, sy = 1 / 1.2 + draw[:, :2].T * (1.2 - 1 / 1.2)
+    none = torch.zeros_like(sx)
+    return _affine(x, [[sx, none, none], [none, sy, none]])
 
 
-def _rotate(x, draw, side):
-    angle = float(draw[0] * 2 - 1) * np.deg2rad(15)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return _affine(x, [[cos, -sin, 0], [sin, cos, 0]])
+def _rotate(x, draw):
+    angle = (draw[:, 0] * 2 - 1) * (15 * torch.pi / 180)
+    cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return _affine(x, [[cos, -sin, none], [sin, cos, none]])
 
 
 OPERATORS = {
@@ -157,15 +163,17 @@ OPERATORS = {
 def iteration(kind, model, real, synthetic, optimizer, numbers):
     """One step of the images, as `ddjax.methods` counts them."""
     strategy = () if kind == "dc" else numbers["strategy"]
-    views = [siamese(strategy, pair) for pair in zip(real, synthetic)]
-    loss = mean_distance if kind == "dm" else gradient_distance
-    value = loss(model, *zip(*views))
+    views = [augmented(strategy, pair) for pair in zip(real, synthetic)]
+    value = LOSSES[kind](model, *zip(*views))
     optimizer.zero_grad()
     value.backward()
     optimizer.step()
     if kind != "dm":
-        learn(model, synthetic, numbers["inner"], 0.01)
-    return float(value)
+        learn(model, synthetic, numbers["epochs"], 0.01, strategy)
+    return value.item()
+
+
+LOSSES = {"dm": mean_distance, "dc": gradient_distance, "dsa": gradient_distance}
 
 
 def main(folder):
@@ -173,34 +181,35 @@ def main(folder):
     given = np.load(folder / "given.npz")
     numbers = json.loads((folder / "given.json").read_text())
     torch.set_num_threads(numbers["threads"])
+    if numbers["gpu"]:
+        torch.set_default_device("cuda")
     real, first = (torch.tensor(given[k]) for k in ("real", "synthetic"))
     weights = {k[2:]: torch.tensor(given[k]) for k in given.files if k[:2] == "w/"}
+    sizes = len(real), numbers["width"], numbers["depth"], real.shape[-1]
 
-    def fresh():
-        model = ConvNet(
-            real.shape[2],
-            len(real),
-            numbers["width"],
-            numbers["depth"],
-            real.shape[-1],
-        )
-        return model
+    def fresh(kind):
+        # DM's code asks for no gradient of the weights.
+        return ConvNet(real.shape[2], *sizes).requires_grad_(kind != "dm")
+
+    def now():
+        if numbers["gpu"]:
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     for line in sys.stdin:
         kind = line.strip()
-        model = fresh()
+        model, synthetic = fresh(kind), first.clone().requires_grad_(True)
         model.load_state_dict(weights)
-        loss = mean_distance if kind == "dm" else gradient_distance
-        synthetic = first.clone().requires_grad_(True)
-        value = loss(model, real, synthetic)
+        value = LOSSES[kind](model, real, synthetic)
         value.backward()
         size = float(synthetic.grad.norm())
-        optimizer = torch.optim.SGD([synthetic], lr=0.1, momentum=0.5)
-        began = time.perf_counter()
+        rate = numbers["rates"][kind]
+        optimizer = torch.optim.SGD([synthetic], lr=rate, momentum=0.5)
+        began = now()
         for _ in range(numbers["repeats"]):
-            iteration(kind, fresh(), real, synthetic, optimizer, numbers)
-        seconds = (time.perf_counter() - began) / numbers["repeats"]
-        answer = {"seconds": seconds, "value": float(value), "gradient": size}
+            iteration(kind, fresh(kind), real, synthetic, optimizer, numbers)
+        seconds = (now() - began) / numbers["repeats"]
+        answer = {"seconds": seconds, "value": value.item(), "gradient": size}
         print(json.dumps(answer | {"torch": torch.__version__}), flush=True)
 
 

@@ -47,21 +47,26 @@ def draw(key: jax.Array, real: Real, classes: jax.Array, size: int) -> Batch:
       size: images of each class, n; all of those that have fewer.
 
     Returns:
-      Batch of q x min(n, largest) images.
+      Batch of q x min(n, largest) images; a class with fewer has some of its images
+      twice, the second time with a weight of 0.
     """
     images, rows = jax.tree.map(jnp.asarray, real)
     largest = rows.shape[1]
+    place = jnp.arange(min(size, largest))
 
-    def places(label):
+    def of_class(label):
+        mine = rows[label] >= 0
         drawn = jax.random.uniform(jax.random.fold_in(key, label), (largest,))
-        drawn = jnp.where(rows[label] >= 0, drawn, -1.0)
-        return jax.lax.top_k(drawn, min(size, largest))[1]
+        order = jax.lax.top_k(jnp.where(mine, drawn, -1.0), len(place))[1]
+        # Beyond its last image a class begins again: what counts for nothing in a mean
+        # is still seen by BatchNorm, and should be of the class.
+        return rows[label][order[place % mine.sum()]], place < mine.sum()
 
-    chosen = jnp.take_along_axis(rows[classes], jax.vmap(places)(classes), 1)
-    chosen = parallel.divide(chosen, axis=1)
-    there = (chosen >= 0).astype(jnp.float32)
-    images = images[jnp.maximum(chosen, 0)] / jnp.float32(255)
-    return Batch(images, there / there.sum(1, keepdims=True))
+    chosen, there = jax.vmap(of_class)(classes)
+    chosen, there = (parallel.divide(x, axis=1) for x in (chosen, there))
+    weights = there.astype(jnp.float32)
+    images = images[chosen] / jnp.float32(255)
+    return Batch(images, weights / weights.sum(1, keepdims=True))
 
 
 def by_class(function, images: jax.Array) -> jax.Array:

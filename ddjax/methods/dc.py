@@ -130,7 +130,8 @@ def method(
             network.init(key_network),
             state.variables,
         )
-        settled = _settled(network, variables, batch)
+        variables = _settled(network, variables, batch)
+        params = variables["params"]
 
         def distance(images):
             own = base.split_classes(images, targets)
@@ -138,13 +139,8 @@ def method(
 
             def of_class(data):
                 label, real, weights, own = data
-                goal = jax.grad(real_loss)(
-                    settled["params"], settled, real, label, weights
-                )
-                uniform = jnp.full(len(own), 1 / len(own))
-                ours = jax.grad(cross_entropy)(
-                    settled["params"], settled, own, label, uniform
-                )
+                goal = jax.grad(real_loss)(params, variables, real, label, weights)
+                ours = jax.grad(cross_entropy)(params, variables, own, label)
                 return losses.gradient_distance(jax.lax.stop_gradient(goal), ours)
 
             classes = targets.classes, real, batch.weights, own
@@ -175,8 +171,8 @@ def method(
     return base.Method(init, step, finalize, (), real_batch)
 
 
-def _cross_entropy(network, params, variables, images, label, weights):
-    """Of images of one class, weighted (sum 1)."""
+def _cross_entropy(network, params, variables, images, label, weights=None):
+    """Of images of one class."""
     logits = network.apply({**variables, "params": params}, images)[0]
     labels = jnp.full(len(images), label)
     return losses.cross_entropy(logits, labels, weights)
@@ -196,7 +192,11 @@ def _real_loss(network, bent, params, variables, images, label, weights):
 
 
 def _settled(network, variables, batch):
-    """BatchNorm's statistics after a look at real images of all classes."""
+    """The network after BatchNorm's look at real images of all classes.
+
+    Its running statistics go a tenth of the way, at every step of the images: so
+    PyTorch's do, and DC's code matches with them frozen.
+    """
     if not variables["batch_stats"]:
         return variables
     images = batch.images[:, :_SETTLED]
@@ -212,6 +212,7 @@ def _learn(network, key, dsa, epochs, rate, batch_size, variables, images, label
 
     def learn(index, variables):
         rows = batches.indices(key_order, index, count, batch_size)
+        weights = _first_time(index, count, len(rows))
         seen = images[rows]
         if dsa:
             height, width = images.shape[1:3]
@@ -228,7 +229,7 @@ def _learn(network, key, dsa, epochs, rate, batch_size, variables, images, label
             logits, batch_stats = network.apply_train(
                 {**variables, "params": params}, seen
             )
-            return losses.cross_entropy(logits, labels[rows]), batch_stats
+            return losses.cross_entropy(logits, labels[rows], weights), batch_stats
 
         gradient, batch_stats = jax.grad(loss, has_aux=True)(variables["params"])
         params = jax.tree.map(lambda p, g: p - rate * g, variables["params"], gradient)
@@ -236,3 +237,9 @@ def _learn(network, key, dsa, epochs, rate, batch_size, variables, images, label
 
     steps = epochs * batches.steps_per_epoch(count, batch_size)
     return jax.lax.fori_loop(0, steps, learn, variables)
+
+
+def _first_time(index, count, size):
+    """Weights of a batch: 0 for images that fill up the last one of an epoch."""
+    slot = index % batches.steps_per_epoch(count, size)
+    return (slot * size + jnp.arange(size) < count).astype(jnp.float32)

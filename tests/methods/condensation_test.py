@@ -1,4 +1,4 @@
-"""DM, DC and DSA against PyTorch, and what they have in common."""
+"""DM, DC and DSA against PyTorch, with its weights and its draws."""
 
 import pathlib
 
@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from ddjax import losses, matching, methods, models, optimizers
-from ddjax.methods import base, dc
+from ddjax import methods, models, optimizers
+from ddjax.data import dsa
+from ddjax.methods import base
 from ddjax.models import weights
 from ddjax.types import Batch, Context, DataInfo, Targets
 
@@ -70,6 +71,25 @@ def slope(method, batch, targets):
     moved, metrics = method.step(jax.random.key(0), state, Context(), targets, batch)
     gradient = (state.images - moved.images) * jnp.array(STD)
     return metrics["loss"], gradient.reshape(3, -1, 16, 16, 3)
+
+
+def operator(place, draw, side=16):
+    """What `torch_reference.matching` makes of three numbers in [0, 1]."""
+    most, square = side // 8, side // 2
+    angle = np.deg2rad(15) * (2 * draw[0] - 1)
+    params = dsa.Params(
+        operator=place,
+        brightness=draw[0] - 0.5,
+        saturation=2 * draw[1],
+        contrast=0.5 + draw[2],
+        shift=np.floor(draw[:2] * (2 * most + 1)).astype(np.int32) - most,
+        centre=np.floor(draw[:2] * (side + 1 - square % 2)).astype(np.int32),
+        mirrored=draw[0] < 0.5,
+        scale=(1 / 1.2 + draw[:2] * (1.2 - 1 / 1.2))[::-1],
+        angle=angle,
+    )
+    each = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
+    return each._replace(operator=jnp.int32(place))
 
 
 class TestAgainstTorch:
@@ -146,6 +166,24 @@ class TestAgainstTorch:
             wanted = pixels(golden["dm_moved"]).reshape(state.images.shape)
             np.testing.assert_allclose(state.images, wanted, atol=1e-9)
 
+    @pytest.mark.parametrize("place", range(6), ids=dsa.OPERATORS)
+    def test_dsa_with_torchs_draw(self, place, golden, network, variables, monkeypatch):
+        """The loss, and its slope towards real images, seen through one operator."""
+        with jax.enable_x64(True):
+            draw = operator(place, golden["draws"][place].astype(np.float64))
+            monkeypatch.setattr(dsa, "sample", lambda *_, **__: draw)
+            batch, targets = problem(golden, jnp.float64)
+            method = methods.create(
+                "dsa",
+                frozen(network, double(variables)),
+                optax.sgd(1.0),
+                **PLAIN,
+                options=(("outer", 1), ("real_batch", 8)),
+            )
+            loss, gradient = slope(method, batch, targets)
+            found = loss, (gradient * golden["real"][:, :2]).sum()
+            np.testing.assert_allclose(found, golden["dsa"][place], rtol=1e-7)
+
     def test_initialisation_has_torchs_distribution(self, golden):
         """Largest entry (the bound), deviation and mean of kernels and biases."""
         info = INFO._replace(classes=tuple("0123456789"), shape=(32, 32, 3))
@@ -161,141 +199,3 @@ class TestAgainstTorch:
             assert np.abs(drawn).max() == pytest.approx(largest, rel=few)
             assert drawn.std() == pytest.approx(deviation, rel=few)
             assert abs(drawn.mean() - mean) < few * deviation * 1.5
-
-
-class TestGradientDistance:
-    def test_is_of_outputs_and_of_kernels_alone(self):
-        g = {"kernel": jnp.array([[1.0, 0.0], [0.0, 2.0]]), "bias": jnp.ones(2)}
-        s = {"kernel": jnp.array([[3.0, 0.0], [0.0, -1.0]]), "bias": -jnp.ones(2)}
-        assert float(losses.gradient_distance(g, s)) == pytest.approx(2, abs=1e-5)
-        assert float(losses.gradient_distance(g, g)) == pytest.approx(0, abs=1e-5)
-
-    def test_no_gradient_is_no_nan(self):
-        zero, one = jnp.zeros((3, 2)), jnp.ones((3, 2))
-        found = jax.grad(lambda s: losses.gradient_distance([one], [s]))(zero)
-        assert np.isfinite(found).all()
-
-
-class TestDC:
-    def test_loops_are_the_references(self):
-        assert [dc.loops(n) for n in (1, 9, 10, 20, 50)] == [
-            (1, 1),
-            (1, 1),
-            (10, 50),
-            (20, 25),
-            (50, 10),
-        ]
-
-    def run(self, network, steps, **options):
-        images = jnp.full((6, 16, 16, 3), 0.5)
-        targets = Targets(
-            images, np.repeat(np.arange(3), 2), np.full(6, 0.5), classes=np.arange(3)
-        )
-        batch = Batch(
-            jax.random.uniform(jax.random.key(0), (3, 4, 16, 16, 3)),
-            jnp.full((3, 4), 0.25),
-        )
-        method = methods.create(
-            "dc",
-            network,
-            optax.sgd(0.1),
-            **PLAIN,
-            options=tuple({"real_batch": 4, **options}.items()),
-        )
-        state, seen = method.init(jax.random.key(0), Context(), targets), []
-        step = jax.jit(method.step)
-        for i in range(steps):
-            key = jax.random.key(i)
-            state, _ = step(key, state, Context(), targets, batch)
-            seen.append(jax.tree.leaves(state.variables["params"])[0])
-        return seen
-
-    def test_a_network_learns_and_is_drawn_anew(self, network):
-        first, second, last, new = self.run(network, 4, outer=3, inner=1)
-        assert 0 < np.abs(first - second).max() < 0.1
-        np.testing.assert_array_equal(second, last)  # nothing after the last step
-        assert np.abs(new - last).max() > 0.1
-
-    def test_batch_norm_takes_its_statistics_from_real_images(self):
-        network = models.create("convnet", INFO, width=4, depth=2)
-        images = jax.random.uniform(jax.random.key(0), (3, 20, 16, 16, 3))
-        variables = network.init(jax.random.key(1))
-        settled = dc._settled(network, variables, Batch(images, None))
-        again = network.apply_train(variables, images[:, :16].reshape(-1, 16, 16, 3))
-        for got, wanted in zip(
-            *map(jax.tree.leaves, (settled["batch_stats"], again[1]))
-        ):
-            np.testing.assert_array_equal(got, wanted)
-
-    def test_guards_penalty_changes_the_goal(self, network):
-        images = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
-        variables = network.init(jax.random.key(1))
-        mass = jnp.full(4, 0.25)
-        values = []
-        for weight in (0.0, 2.0):
-            bent = losses.Curvature("loss_difference", weight, 0.7, units="pixels")
-            values.append(
-                dc._real_loss(
-                    network, bent, variables["params"], variables, images, 1, mass
-                )
-            )
-        wanted = losses.curvature(
-            lambda x: network.apply(variables, x)[0], images, jnp.ones(4, int), bent
-        )
-        assert float(values[1] - values[0]) == pytest.approx(
-            2 * float(wanted), rel=1e-4
-        )
-
-
-class TestDM:
-    def test_batch_norm_sees_all_classes_at_once(self):
-        network = models.create("convnet", INFO, width=4, depth=2)
-        variables = network.init(jax.random.key(0))
-        images = jax.random.uniform(jax.random.key(1), (3, 5, 16, 16, 3))
-        got = matching.embed(network, variables, images)
-        flat = images.reshape(-1, 16, 16, 3)
-        _, out = network.apply_batch(variables, flat)
-        np.testing.assert_allclose(
-            got.reshape(15, -1), out["features"], atol=1e-5, rtol=1e-5
-        )
-        alone = matching.embed(network, variables, images[:1])
-        assert np.abs(alone[0] - got[0]).max() > 1e-3
-
-    def test_uneven_classes_have_their_own_means(self):
-        real = jnp.array([[[1.0], [3.0], [50.0]], [[2.0], [2.0], [2.0]]])
-        mass = jnp.array([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]])
-        own = jnp.array([[[5.0]], [[2.0]]])
-        assert float(losses.mean_matching(real, own, mass)) == pytest.approx(9.0)
-
-    def test_words_and_numbers_are_checked(self, network):
-        for options, message in (
-            ((("networks", "fresh"),), "unknown networks 'fresh'; known: random, pool"),
-            ((("dsa", "colour"),), "unknown DSA operator 'colour'"),
-            ((("real_batch", 0),), "real_batch must be at least 1; got 0"),
-        ):
-            with pytest.raises(ValueError, match=message):
-                methods.create("dm", network, optax.sgd(1), **PLAIN, options=options)
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_pixel_sgd_is_sgd_on_normalised_pixels(momentum):
-    z = jnp.linspace(-1, 1, 12).reshape(2, 2, 1, 3)
-    x = z * jnp.array(STD) + jnp.array(MEAN)
-    plain, ours = (
-        optax.sgd(0.3, momentum or None),
-        optimizers.pixel_sgd(0.3, momentum, STD),
-    )
-    states = plain.init(z), ours.init(x)
-
-    def loss(z):
-        return jnp.sum(jnp.sin(z) ** 2)
-
-    def of_pixels(x):
-        return loss((x - jnp.array(MEAN)) / jnp.array(STD))
-
-    for _ in range(5):
-        updates, first = plain.update(jax.grad(loss)(z), states[0])
-        z = optax.apply_updates(z, updates)
-        updates, second = ours.update(jax.grad(of_pixels)(x), states[1])
-        x, states = optax.apply_updates(x, updates), (first, second)
-    np.testing.assert_allclose(x, z * jnp.array(STD) + jnp.array(MEAN), rtol=1e-5)

@@ -61,6 +61,19 @@ def main():
         matching.mean_distance(model, real, synthetic).backward()
         optimizer.step()
     arrays["dm_moved"] = synthetic.detach().numpy()
+    # DC seen through each operator: the loss, and its slope towards real images.
+    torch.manual_seed(2)
+    model.load_state_dict(weights)
+    arrays["draws"] = torch.rand(len(matching.OPERATORS), 3).float().numpy()
+    found = []
+    for operator, draw in zip(matching.OPERATORS.values(), arrays["draws"]):
+        synthetic = first.clone().requires_grad_(True)
+        draw = torch.tensor(draw, dtype=torch.float64)[None]
+        seen = [[operator(x, draw) for x in images] for images in (real, synthetic)]
+        value = matching.gradient_distance(model, *seen)
+        (gradient,) = torch.autograd.grad(value, synthetic)
+        found.append([value.item(), (gradient * real[:, :2]).sum().item()])
+    arrays["dsa"] = np.array(found)
     # Torch's initialisation at the reference's size.
     torch.manual_seed(1)
     large = matching.ConvNet(3, 10, 128, 3, 32)
