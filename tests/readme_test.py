@@ -12,7 +12,7 @@ from launch import report
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SHORT, PIPELINE, TRANSPORT, ATTACKS = BLOCKS
+SHORT, PIPELINE, GEOMETRY, TRANSPORT, ATTACKS = BLOCKS
 
 
 def test_short_example_says_what_it_says(tmp_path, monkeypatch):
@@ -29,6 +29,13 @@ def test_library_example_runs():
     assert set(names["metrics"]) == {"loss", "feature", "cross_entropy", "batch_norm"}
     assert np.isfinite(float(names["metrics"]["loss"]))
     assert names["state"].images.shape == (100, 8, 8, 1)
+
+
+def test_geometry_example_runs():
+    names = {}
+    exec(GEOMETRY, names)  # noqa: S102
+    assert names["bend"] < 0 and np.isfinite(names["pull"]).all()
+    assert names["cost"].shape == (5, 5) and names["ball"].shape == (5, 3)
 
 
 def test_transport_example_runs():

@@ -14,18 +14,21 @@ from ddjax.data import augment
 from ddjax.types import Context, Moments, Targets
 
 STEPS = 4
+# What else GeoDM has takes long to compile, five times here; its own tests have it.
+LIGHT = {"geodm": (("ot_weight", 0.0), ("weights", (0.5, 0.5, 0.0)))}
 IPC = 2
 
 
 @pytest.fixture(scope="module", params=methods.names())
 def problem(request, tiny_network, tiny_variables, tiny_info, tiny_data):
-    """(method with its defaults, context, targets of two chunks)."""
+    """(method, context, targets of two chunks)."""
     create = functools.partial(
         methods.create,
         request.param,
         tiny_network,
         num_steps=STEPS,
         augment=augment.CropFlipRoll((0.5, 1.0), True, 2),
+        options=LIGHT.get(request.param, ()),
     )
     method = create(optimizers.pixel_adam(0.1, STEPS, tiny_info.std))
     if method.real_batch:
