@@ -116,7 +116,7 @@ def scan(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     every = jax.vmap(one, (None, 0, None))
     v, left = every(starts(x), jnp.array(CURVATURES), wanted(x))
     best = np.nanargmin(left, 1)
-    return np.asarray(v)[np.arange(len(best)), best], np.asarray(left).min(1)
+    return np.asarray(v)[np.arange(len(best)), best], np.nanmin(left, 1)
 
 
 # The picture --------------------------------------------------------------------------
