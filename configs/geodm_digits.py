@@ -56,7 +56,7 @@ def base():
         "dm/random",
         "dsa/random",
         "dc/noise",
-        *(f"geodm.{name}/random" for name in config.changes),
+        *(f"geodm.{name}/random" for name in changes()),
     )
     return config
 

@@ -33,6 +33,7 @@ from ddjax.types import Context, DistilledSet
 from launch import (
     arms,
     atoms,
+    crowding,
     frames,
     meter,
     pictures,
@@ -96,6 +97,7 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
+        crowding.ease()
         with meter.watch(f"recover {title}") as cost:
             images = _make(config, workdir, teacher, seen, stage)
         stage.finish(
