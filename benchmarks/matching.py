@@ -13,6 +13,9 @@ before they are timed; then they take turns. Drawing real images is not timed, a
 network is. The other side is `torch_reference/matching.py`. Records go to
 benchmarks/results/matching/.
 
+`--geodm` times GeoDM's step beside DM's in place of all that: with all three factors,
+and with transport.
+
 Where other programs run, give --threads=1: see `benchmarks.attacks`.
 """
 
@@ -33,6 +36,11 @@ from ddjax.methods import dc
 from ddjax.types import Batch, Context, DataInfo, Targets
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "matching"
+GEODM = {
+    "dm": ("dm", {}),
+    "E + H + S": ("geodm", {"ot_weight": 0.0}),
+    "E + H + S, transport": ("geodm", {}),
+}
 KINDS = {"dm": 1.0, "dc": 0.1, "dsa": 0.1}  # rates of the pixels
 MOMENTUM = 0.5
 ENDLESS = 2**30  # outer steps with one network: it learns after each
@@ -72,10 +80,10 @@ class Problem:
 
     def method(self, kind, network, **options):
         """Ours; all that both sides know is in its options."""
-        if kind != "dm":
+        if kind in ("dc", "dsa"):
             options |= {"outer": ENDLESS, "inner": self.epochs}
         options["real_batch"] = self.real.shape[1]
-        optimizer = optimizers.pixel_sgd(KINDS[kind], MOMENTUM, INFO.std)
+        optimizer = optimizers.pixel_sgd(KINDS.get(kind, 1.0), MOMENTUM, INFO.std)
         return methods.create(
             kind, network, optimizer, num_steps=1, options=tuple(options.items())
         )
@@ -102,8 +110,8 @@ class Problem:
 class Ours:
     """Steps of one method, compiled once."""
 
-    def __init__(self, problem, kind):
-        self._method = problem.method(kind, problem.network)
+    def __init__(self, problem, kind, **options):
+        self._method = problem.method(kind, problem.network, **options)
         self._given = jax.device_put((Context(), problem.targets(), problem.batch()))
         self._step = jax.jit(self._method.step, donate_argnums=1)
         began = time.perf_counter()
@@ -198,7 +206,25 @@ def records(options):
                     theirs.close()
 
 
+def shares(options):
+    """What GeoDM's parts cost: seconds of its steps and of DM's, which take turns."""
+    for ipc in options.ipc:
+        problem, turns = Problem(options, ipc), {name: [] for name in GEODM}
+        sides = {k: Ours(problem, kind, **how) for k, (kind, how) in GEODM.items()}
+        for _ in range(options.rounds + 1):
+            for name, ours in sides.items():
+                turns[name].append(ours.ask(options.repeats))
+        seconds = {k: statistics.median(found[1:]) for k, found in turns.items()}
+        plain, moved = list(seconds.values())[1:]
+        record = {"kind": "geodm", "ipc": ipc, "seconds": seconds, "turns": turns}
+        record["compile"] = {k: o.first - turns[k][0] for k, o in sides.items()}
+        yield record | {"transport_share": 1 - plain / moved}
+
+
 def _line(record):
+    if record["kind"] == "geodm":
+        told = ", ".join(f"{name} {x:.3f} s" for name, x in record["seconds"].items())
+        return f"ipc {record['ipc']}: {told}; transport {record['transport_share']:.1%}"
     words = f"{record['kind']:<4} ipc {record['ipc']:<3} {record['seconds']:8.3f} s"
     words += f", compiled in {record['compile']:.0f} s"
     if "ratio" in record:
@@ -214,6 +240,7 @@ def main():
     parser.add_argument("kinds", nargs="*", help=", ".join(KINDS))
     parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch")
     parser.add_argument("--quick", action="store_true", help="small, for a try")
+    parser.add_argument("--geodm", action="store_true", help="its parts, beside DM")
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--width", type=int, help="of the network; 128, or 16")
     parser.add_argument("--real", type=int, help="images of each class; 256, or 32")
@@ -230,10 +257,11 @@ def main():
     beside.only(options.threads)
     machine, found = beside.machine(), []
     name = "quick" if options.quick else "full"
+    name = f"geodm-{name}" if options.geodm else name
     name += "-cpu" if parallel.is_cpu() else "-accelerator"
     asked = vars(options) | {"torch_python": bool(options.torch_python)}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for record in records(options):
+    for record in (shares if options.geodm else records)(options):
         print(_line(record), flush=True)
         found.append(record)
         machine["load_after"] = beside.load()
