@@ -181,29 +181,3 @@ def test_blobs_are_told_apart_by_what_it_makes(tiny_info):
 
     made = method.finalize(state, Context(), targets).images
     assert accuracy(made) > accuracy(start) + 0.05
-
-
-class TestRails:
-    def test_each_is_crossed_with_words(self):
-        told = rails.warnings(
-            {
-                "loss": 1e9,
-                "hyperbolic/clipped": 0.5,
-                "spherical/curvature": 10.0,
-                "weights/euclidean": 0.99,
-                "ot/gradient_ratio": 100.0,
-                "pixels/outside": 0.9,
-            }
-        )
-        assert set(told) == {
-            "hyperbolic/clipped",
-            "spherical/curvature",
-            "weights/euclidean",
-            "ot/gradient_ratio",
-        }
-        assert told["hyperbolic/clipped"].startswith("50% of the hyperbolic points")
-
-    def test_none_on_the_road(self):
-        fine = {"hyperbolic/clipped": 0.1, "spherical/curvature": 1.0}
-        fine |= {"weights/euclidean": 0.5, "ot/gradient_ratio": 0.0}
-        assert rails.warnings(fine) == {}
