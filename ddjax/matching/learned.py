@@ -135,7 +135,11 @@ def prototype_loss(product: Product, points: Points, weights: jax.Array) -> jax.
 
 
 def learn(
-    policy: Policy, learner: Learner, count: jax.Array, slope: Geometry, tell=None
+    policy: Policy,
+    learner: Learner,
+    count: jax.Array,
+    slopes: dict[str, Geometry],
+    tell=None,
 ) -> Learner:
     """The geometry after a step.
 
@@ -143,14 +147,17 @@ def learn(
       policy: who learns.
       learner: before the step.
       count: steps made.
-      slope: gradient of the images' loss in the geometry.
+      slopes: gradient of each term of the images' loss in the geometry. "max" climbs
+        all but "radius", which is no objective but a bound.
       tell: `geometry -> scalar`, what "supervised" minimises.
     """
     found = learner.geometry
     if policy.name == "supervised":
-        slope = jax.grad(tell)(found)
-    if policy.name == "max":
-        slope = jax.tree.map(jnp.negative, slope)
+        slopes = {"told": jax.grad(tell)(found)}
+    signs = [-1 if policy.name == "max" and name != "radius" else 1 for name in slopes]
+    slope = jax.tree.map(
+        lambda *parts: sum(s * x for s, x in zip(signs, parts)), *slopes.values()
+    )
     slope = jax.tree.map(jnp.add, slope, jax.grad(_held)(found, policy))
     if not policy.weights:
         slope = slope._replace(logits=jnp.zeros_like(slope.logits))

@@ -88,7 +88,7 @@ def method(
       dims: of the hyperbolic and the spherical one.
       scale: typical distance of their points from the origin.
       unit: "spread", each factor is stretched until its classes are as wide as those of
-        the features (see `matching.product.scaled`); "absolute", squared distances as
+        the features (see `matching.product.stretch`); "absolute", squared distances as
         they are.
       match: "tangent" (means of logarithms at the real mean), "centroid", "energy",
         "characteristic" (NCFM's loss on these logarithms, features of length 1), or
@@ -189,15 +189,18 @@ def method(
             terms, back, watched = jax.vjp(terms_of, own, has_aux=True)
         else:
             terms, back, watched = jax.vjp(terms_of, own, found, has_aux=True)
-        slopes = [back(part) for part in _parts(terms)]
-        (gradient,) = pull(sum(slope[0] for slope in slopes))
+        slopes = {
+            name: back({k: jnp.float32(k in members) for k in terms})
+            for name, members in _groups(terms, policy).items()
+        }
+        (gradient,) = pull(sum(slope[0] for slope in slopes.values()))
         moving = base.move(state.moving, gradient, optimizer, clip=False)
         still = state.moving._replace(count=moving.count)
         moving = learned.select(who.waits(state.moving.count), still, moving)
         learner = state.learner
         if policy != "freeze":
-            slope = jax.tree.map(lambda *x: sum(x), *(slope[1] for slope in slopes))
-            learner = learned.learn(who, learner, state.moving.count, slope, tell)
+            pulls = {name: slope[1] for name, slope in slopes.items()}
+            learner = learned.learn(who, learner, state.moving.count, pulls, tell)
         metrics = {"loss": base.total(terms), **terms, **watched, **_ratio(slopes)}
         metrics["pixels/outside"] = base.outside(state.images)
         return State(moving, learner), metrics
@@ -215,16 +218,20 @@ def _width(network, targets) -> int:
     return jax.eval_shape(network.apply, variables, image)[1]["features"].shape[-1]
 
 
-def _parts(terms) -> list[dict]:
-    """Cotangents that ask for the slope of all terms but transport, and of that."""
-    moved = {name: jnp.float32(name == "transport") for name in terms}
-    rest = {name: 1 - part for name, part in moved.items()}
-    return [rest, moved] if "transport" in terms else [rest]
+def _groups(terms, policy) -> dict[str, tuple]:
+    """Which terms' slopes are asked for together: each takes time to compile."""
+    if policy != "freeze":
+        return {name: (name,) for name in terms}
+    rest = tuple(name for name in terms if name != "transport")
+    apart = {"transport": ("transport",)} if "transport" in terms else {}
+    return {"matching": rest} | apart
 
 
 def _ratio(slopes) -> dict:
     """How strong transport pulls at the features, beside matching."""
-    if len(slopes) == 1:
+    if "transport" not in slopes:
         return {}
-    rest, moved = (jnp.linalg.norm(slope[0].ravel()) for slope in slopes)
+    moved, rest = (
+        jnp.linalg.norm(slopes[k][0].ravel()) for k in ("transport", "matching")
+    )
     return {"ot/gradient_ratio": moved / jnp.maximum(rest, 1e-12)}
