@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags, logging
 
 from ddjax import checkpoint, tables
-from launch import page, pictures, program, titles
+from launch import page, pictures, program, sections, titles
 
 VERSION = 2  # of the file of records
 _FILE = "records.json"
@@ -217,6 +217,14 @@ def _tables(run):
             "needs"
         )
         yield caption, tables.results(mine, titles.title)
+    for (recipe, model, labels), mine in tables.split(students, tables.KIND).items():
+        if any("/" in r["arm"] and sections.change_of(r["arm"]) for r in mine):
+            caption = (
+                f"Settings: {model}, recipe {recipe}, {labels} labels. Top-1 of the last "
+                "epoch in percent, mean ± std; seconds without the compiler's, of a "
+                "machine that may have had other work"
+            )
+            yield caption, tables.settings(mine, run["stages"], titles.title)
     attacked = tables.split(run.get("attacks", []), tables.KIND)
     for (recipe, model, labels), mine in attacked.items():
         caption = (

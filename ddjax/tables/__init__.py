@@ -8,7 +8,7 @@ them apart. Scores of different recipes or models are never put into one table.
 
 from ddjax.tables.forms import csv_table, latex_table, markdown_table
 from ddjax.tables.groups import LABELS, series, split, summarise
-from ddjax.tables.results import long, quality, results, scores_table
+from ddjax.tables.results import long, quality, results, scores_table, settings
 from ddjax.tables.robust import (
     KIND,
     NORMS,
@@ -52,6 +52,7 @@ __all__ = [
     "scores",
     "scores_table",
     "series",
+    "settings",
     "split",
     "strengths",
     "summarise",

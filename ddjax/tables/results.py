@@ -6,7 +6,7 @@ from ddjax.tables.forms import named, percent
 from ddjax.tables.groups import at, label_modes, places, summarise, total_bytes
 from ddjax.tables.scores import scores
 
-__all__ = ["long", "quality", "results", "scores_table"]
+__all__ = ["long", "quality", "results", "scores_table", "settings"]
 
 _MEASURES = {
     "redundancy": ("redundancy", "{:.2f}"),
@@ -52,6 +52,47 @@ def results(students: list[dict], title=str) -> tuple[list[str], list[list[str]]
             ]
         )
     return named(students, header), rows
+
+
+def settings(
+    students: list[dict], stages: list[dict], title=str
+) -> tuple[list[str], list[list[str]]]:
+    """One row an arm, one column an ipc: what a comparison of many settings is read by.
+
+    Args:
+      students: of one recipe, model and kind of labels.
+      stages: of the run, with the seconds of each recovery.
+      title: `(arm) -> str`.
+
+    Returns:
+      (header, rows): percent, mean ± std, and the seconds that a set took, compiler
+      apart, mean over the sets of each ipc.
+    """
+    sizes = sorted({row["ipc"] for row in students} - {0})
+    header = ["images", *(f"IPC {ipc}" for ipc in sizes)]
+    header += [f"s a set, IPC {ipc}" for ipc in sizes]
+    spent: dict[str, list] = {}
+    for row in stages:
+        if row["stage"] == "recover":
+            spent.setdefault(row["name"].rpartition("-seed")[0], []).append(
+                row["seconds"]
+            )
+    groups = {(g["arm"], g["ipc"]): g for g in summarise(students, ("arm", "ipc"))}
+    rows = []
+    for arm in dict.fromkeys(row["arm"] for row in students if row["ipc"]):
+        names = [f"{arm.replace('/', '-')}-ipc{ipc}" for ipc in sizes]
+        seconds = [spent.get(name) for name in names]
+        rows.append(
+            [
+                title(arm),
+                *(percent(groups.get((arm, ipc))) for ipc in sizes),
+                *(
+                    f"{np.mean(x):.0f}" if x and np.mean(x) >= 0.5 else ""
+                    for x in seconds
+                ),
+            ]
+        )
+    return header, rows
 
 
 def scores_table(students, title=str) -> tuple[list[str], list[list[str]]]:
