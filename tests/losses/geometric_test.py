@@ -157,6 +157,59 @@ class TestWhereItIsCurved:
             losses.product_matching("mean", space(), real, own, weights)
 
 
+@pytest.fixture(scope="module", params=losses.MATCHES)
+def sloped(request):
+    """A way to match in one factor: its value, and slopes in all that may be learned."""
+    frequencies = jnp.array(np.random.default_rng(5).normal(size=(8, 4)))
+
+    def loss(real, own, kappa, weight, mass):
+        product = Product((kappa,), (weight,))
+        # Other base points than the mean compile sooner, and are as good here.
+        near = jnp.einsum("qn,qnd->qd", mass, real)
+        means = None if request.param == "tangent" else [near]
+        return losses.product_matching(
+            request.param,
+            product,
+            (real,),
+            (own,),
+            mass,
+            means=means,
+            frequencies=frequencies,
+        )
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))
+
+
+class TestSlopes:
+    @pytest.mark.parametrize("kappa", KAPPAS)
+    def test_are_those_of_differences(self, sloped, kappa):
+        real, own, mass = clouds()
+        given = real, own, jnp.array(kappa), jnp.array(0.7)
+        slopes = sloped(*given, mass)[1]
+        rng, h = np.random.default_rng(3), 1e-5
+        along = [rng.normal(size=x.shape) for x in given]
+        ends = [
+            sloped(*(x + sign * h * d for x, d in zip(given, along)), mass)[0]
+            for sign in (1, -1)
+        ]
+        got = sum(float(jnp.sum(g * d)) for g, d in zip(slopes, along))
+        # The root of what rounding leaves between a point and itself is of "energy".
+        assert got == pytest.approx(float(ends[0] - ends[1]) / (2 * h), rel=1e-4)
+
+    @pytest.mark.parametrize("kappa", [*KAPPAS, 0.0])
+    def test_are_numbers_where_points_coincide(self, sloped, kappa):
+        real, own, mass = clouds()
+        nothing = jnp.zeros_like(real)
+        for x, s in (
+            (real, real[:, :3]),
+            (real, jnp.tile(own[:, :1], (1, 3, 1))),
+            (nothing, nothing[:, :3]),
+            (nothing, own),
+        ):
+            found = sloped(x, s, jnp.array(kappa), jnp.array(0.7), mass)
+            chex.assert_tree_all_finite(found)
+
+
 class TestTransport:
     def cost(self, product, x, s):
         each = [
