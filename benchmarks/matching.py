@@ -118,6 +118,11 @@ class Ours:
         self.ask(1)
         self.first = time.perf_counter() - began
 
+    def cost(self):
+        """Operations and memory of a step, as its compiler counts them."""
+        state = self._method.init(jax.random.key(0), *self._given[:2])
+        return parallel.cost(self._step, jax.random.key(0), state, *self._given)
+
     def ask(self, repeats):
         """Seconds of a step."""
         state = self._method.init(jax.random.key(0), *self._given[:2])
@@ -216,14 +221,19 @@ def shares(options):
                 turns[name].append(ours.ask(options.repeats))
         seconds = {k: statistics.median(found[1:]) for k, found in turns.items()}
         plain, moved = list(seconds.values())[1:]
+        memory = {name: ours.cost().memory for name, ours in sides.items()}
         record = {"kind": "geodm", "ipc": ipc, "seconds": seconds, "turns": turns}
+        record["memory"] = memory
         record["compile"] = {k: o.first - turns[k][0] for k, o in sides.items()}
         yield record | {"transport_share": 1 - plain / moved}
 
 
 def _line(record):
     if record["kind"] == "geodm":
-        told = ", ".join(f"{name} {x:.3f} s" for name, x in record["seconds"].items())
+        told = ", ".join(
+            f"{name} {x:.3f} s and {record['memory'][name] / 1e6:,.0f} MB"
+            for name, x in record["seconds"].items()
+        )
         return f"ipc {record['ipc']}: {told}; transport {record['transport_share']:.1%}"
     words = f"{record['kind']:<4} ipc {record['ipc']:<3} {record['seconds']:8.3f} s"
     words += f", compiled in {record['compile']:.0f} s"

@@ -74,7 +74,7 @@ def untrained(monkeypatch):
     def train(*arguments):
         pytest.fail("training began before the config was checked")
 
-    monkeypatch.setattr(squeeze, "_train", train)
+    monkeypatch.setattr(squeeze, "_teach", train)
 
 
 @pytest.fixture(scope="module")

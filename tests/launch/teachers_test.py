@@ -36,7 +36,7 @@ def weights(trained, tmp_path_factory):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    monkeypatch.setattr(squeeze, "_train", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(squeeze, "_teach", lambda *_: pytest.fail("training began"))
 
 
 def classes_in(tmp_path, names):
