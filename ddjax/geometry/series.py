@@ -100,7 +100,8 @@ def tanh_ratio(square: jax.Array) -> jax.Array:
     """tanh(t) / t of t^2 >= 0."""
     near = square < 0.01
     t = jnp.sqrt(jnp.where(near, 1.0, square))
-    return jnp.where(near, _polynomial(_TANH, square), jnp.tanh(t) / t)
+    series = _polynomial(_TANH, jnp.where(near, square, 0.0))  # which would overflow
+    return jnp.where(near, series, jnp.tanh(t) / t)
 
 
 def _pieces(z, series, circular: Callable, hyperbolic: Callable):

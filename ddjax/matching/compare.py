@@ -40,7 +40,7 @@ class Comparison(NamedTuple):
         if min(self.ot_weight, self.radius_weight) < 0 or self.ot_epsilon <= 0:
             raise ValueError(
                 f"ot_weight {self.ot_weight} and radius_weight {self.radius_weight} "
-                f"must not be negative, and ot_epsilon {self.ot_epsilon} is above 0."
+                f"must not be negative, and ot_epsilon {self.ot_epsilon} above 0."
             )
 
 

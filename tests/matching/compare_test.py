@@ -72,8 +72,8 @@ def test_float32_is_as_good(default):
     for name, value in wanted.items():
         assert float(terms[name]) == pytest.approx(float(value), rel=1e-4)
     for got, other in zip(*map(jax.tree.leaves, (slopes, exact))):
-        apart = np.linalg.norm(got - other)
-        assert apart <= 1e-3 * np.linalg.norm(other) + 1e-5
+        apart = np.linalg.norm(np.asarray(got) - np.asarray(other))
+        assert apart <= 1e-3 * np.linalg.norm(np.asarray(other)) + 1e-5
 
 
 def test_slopes_are_numbers_where_points_coincide(default):
@@ -124,7 +124,7 @@ def test_words_and_numbers_are_checked():
     for options, message in (
         ({"unit": "metres"}, "unknown unit 'metres'; known: spread, absolute"),
         ({"match": "means"}, "unknown match 'means'; known: tangent, centroid"),
-        ({"ot_epsilon": 0.0}, "ot_epsilon is above 0"),
+        ({"ot_epsilon": 0.0}, "ot_epsilon 0.0 above 0"),
         ({"ot_weight": -1.0}, "ot_weight -1.0 and radius_weight 0.1 must not be"),
     ):
         with pytest.raises(ValueError, match=message):

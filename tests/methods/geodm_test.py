@@ -120,7 +120,7 @@ class TestPolicies:
             ({"dims": (0, 3)}, "expected two sizes of 1 or more"),
             ({"learn_weights": True}, "learn_weights needs a policy that learns"),
             ({"policy": "supervised"}, "images stand still for 1000 steps"),
-            ({"ot_epsilon": 0.0}, "ot_epsilon 0.0 is above 0|must not be negative"),
+            ({"ot_epsilon": 0.0}, "ot_epsilon 0.0 above 0"),
             ({"real_batch": 1}, "real_batch must be at least 2"),
         ],
     )
