@@ -80,6 +80,12 @@ def test_tables_of_attacks_are_made_of_the_records(run):
         assert len(shown) > 3 and set(shown) <= set(table)
 
 
+def test_the_table_of_settings_is_made_of_the_records():
+    found = report.records(ROOT / "benchmarks" / "results" / "geodm-digits")
+    tables = report.markdown(found).split("\n\n")
+    assert next(t for t in tables if "s a set, IPC 1" in t) in README
+
+
 def test_differences_are_made_of_the_records():
     run = report.joined([ROOT / "benchmarks" / "results" / "default-6x3"])
     lines = report.between(run, "wmdd/noise", "sre2l/noise")
