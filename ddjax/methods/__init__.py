@@ -7,6 +7,7 @@ from ddjax.methods.base import (
     from_matching,
     is_told_a_space,
     is_told_a_view,
+    moves_pixels,
     names,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "from_matching",
     "is_told_a_space",
     "is_told_a_view",
+    "moves_pixels",
     "names",
 ]
