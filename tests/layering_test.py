@@ -10,7 +10,7 @@ LAYERS = [
     {"types"},
     {"geometry", "ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
-    {"matching"},
+    {"matching", "diffusion"},
     {"methods", "loop", "training", "attacks"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
     | {"patches", "quality", "tables", "export", "landscape"},
