@@ -121,18 +121,22 @@ def noise(key: jax.Array, rows: np.ndarray, info: DataInfo) -> np.ndarray:
     return np.asarray(drawn * jnp.array(info.std) + jnp.array(info.mean))
 
 
-def image_keys(key: jax.Array, rows: np.ndarray) -> np.ndarray:
-    """Data of a key for each image, by the key and its row alone.
+def image_keys(key: jax.Array, rows: np.ndarray, ipc: int) -> np.ndarray:
+    """Data of a key for each image, by its class and its number in the class.
 
     Args:
       key: not consumed, but for nothing else.
       rows: [n], of the distilled set.
+      ipc: images per class; the first ones have the same keys whatever it is.
 
     Returns:
       [n, 2] uint32, see `Targets.keys`.
     """
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
-    return np.asarray(jax.random.key_data(keys))
+
+    def of_image(label, number):
+        return jax.random.fold_in(jax.random.fold_in(key, label), number)
+
+    return np.asarray(jax.random.key_data(jax.vmap(of_image)(*np.divmod(rows, ipc))))
 
 
 def nearest(

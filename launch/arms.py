@@ -25,7 +25,16 @@ from ddjax import (
     stats,
     student,
 )
-from launch import atoms, inputs, pool, sections, students, variants
+from launch import (
+    atoms,
+    generator,
+    inputs,
+    pool,
+    sections,
+    students,
+    surrogates,
+    variants,
+)
 
 STARTS = ("noise", "real", "random")
 BASELINES = (*selection.names(), "rded")
@@ -169,17 +178,21 @@ def build(config, arm: str, network, info, ipc: int) -> methods.Method:
       ValueError: see `sections.of` and `methods.create`; or its view lacks a field.
     """
     options, (name, _) = sections.of(config, arm, ipc), split(arm)
-    num_steps, rate, _ = (options.pop(field) for field in sections.FIELDS)
-    optimizer = optimizers.pixels(
-        options.pop("optimizer", "adam"),
-        rate,
-        num_steps,
-        info.std,
-        options.pop("momentum", 0.5),
-    )
-    view = {}
+    num_steps, _ = (options.pop(field) for field in sections.FIELDS)
+    optimizer, beside = None, {}
+    if methods.moves_pixels(name):
+        optimizer = optimizers.pixels(
+            options.pop("optimizer", "adam"),
+            options.pop(sections.RATE),
+            num_steps,
+            info.std,
+            options.pop("momentum", 0.5),
+        )
     if methods.is_told_a_view(name):
-        view["augment"] = _view(name, options)
+        beside["augment"] = _view(name, options)
+    if methods.samples(name):
+        beside["generator"] = generator.build(config, info)
+        network = surrogates.build(config, info)
     space = atoms.space(config.stats)
     if space is not None and methods.is_told_a_space(name):
         options["space"] = space
@@ -189,7 +202,7 @@ def build(config, arm: str, network, info, ipc: int) -> methods.Method:
         optimizer,
         num_steps=num_steps,
         options=tuple(sorted(options.items())),
-        **view,
+        **beside,
     )
 
 

@@ -25,13 +25,15 @@ def recover_rows(plan) -> list[Row]:
         cuts = recover.chunks(
             info.num_classes, ipc, config.recover.batch_size, section["layout"]
         )
-        waves = recover.waves(cuts, section["num_steps"], plan.machine.devices)
+        waves = recover.waves(cuts, 1, plan.machine.devices)
         cost = shapes.once(  # as many images, as much work
             plan,
             ("recover", arm.partition("/")[0], len(cuts[0])),
             lambda arm=arm, rows=cuts[0], ipc=ipc: chunk_cost(plan, arm, rows, ipc),
         )
-        steps = len(waves) * section["num_steps"] * config.recover.sets
+        method = arms.build(config, arm, plan.teacher, info, ipc)
+        length = method.length(section["num_steps"], ipc)
+        steps = len(waves) * length * config.recover.sets
         made = info.num_classes * ipc * shapes.image_bytes(plan)
         what = f"{arm}, ipc {ipc}, {len(cuts[0])} images a chunk"
         rows.append(

@@ -209,7 +209,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     elif start == "random":
         chosen = _rows(teacher, seen, "random", ipc * factor**2, seed)
         chosen = chosen.reshape(-1, factor**2)
-    key_images = program.key(config, "images", seed)
+    key_images = program.key(config, "image", seed)
     if drawn := min(method.real_set, *stats.class_counts(train)):
         beside = _rows(teacher, seen, "random", drawn, seed).reshape(-1, drawn)
 
@@ -226,7 +226,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
             barycenter=found if matched else None,
             class_stats=seen.class_stats if "class_stats" in method.requires else None,
             real=_images(train, beside[np.unique(rows // ipc)]) if drawn else (),
-            keys=recover.image_keys(key_images, rows) if drawn else (),
+            keys=recover.image_keys(key_images, rows, ipc) if drawn else (),
         )
 
     cuts = recover.chunks(

@@ -9,6 +9,7 @@ from ddjax.methods.base import (
     is_told_a_view,
     moves_pixels,
     names,
+    samples,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "is_told_a_view",
     "moves_pixels",
     "names",
+    "samples",
 ]

@@ -31,6 +31,7 @@ __all__ = [
     "moves_pixels",
     "names",
     "outside",
+    "samples",
     "split_classes",
     "total",
     "with_curvature",
@@ -241,6 +242,11 @@ def is_told_a_view(name: str) -> bool:
 def is_told_a_space(name: str) -> bool:
     """Whether a method can match atoms that are points of a product space."""
     return "space" in _factory(name)[1]
+
+
+def samples(name: str) -> bool:
+    """Whether a method samples its images from a generator."""
+    return "generator" in _factory(name)[1]
 
 
 def moves_pixels(name: str) -> bool:
