@@ -25,7 +25,7 @@ __all__ = [
 
 def table(values: np.ndarray, index, like: jax.Array) -> jax.Array:
     """Entries of a table at `index`, in shape and dtype to multiply `like` by."""
-    found = jnp.asarray(values, like.dtype)[index]
+    found = jnp.asarray(values, jnp.result_type(like))[index]
     return found.reshape(
         found.shape + (1,) * (like.ndim - found.ndim) * (found.ndim > 0)
     )
