@@ -194,9 +194,7 @@ def targets(
         features = barycenter.points.reshape(-1, barycenter.points.shape[-1])[rows]
     if class_stats is not None:
         layers = tuple(Moments(m.mean[present], m.var[present]) for m in class_stats[0])
-    return Targets(
-        images, labels, weights, features, layers, present, real, keys
-    )
+    return Targets(images, labels, weights, features, layers, present, real, keys)
 
 
 def run_wave(

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddjax.diffusion import schedule
+from ddjax.diffusion.schedule import Schedule
 from ddjax.models import dit
 from ddjax.types import DataInfo
 
@@ -30,6 +32,7 @@ class Generator(NamedTuple):
       decode: `(variables, z) -> images`, not clipped to [0, 1].
       latent_shape: (h, w, c).
       num_classes: C.
+      noise: the schedule it is trained with, see `schedule.named`.
     """
 
     init: Callable
@@ -38,6 +41,12 @@ class Generator(NamedTuple):
     decode: Callable
     latent_shape: tuple[int, int, int]
     num_classes: int
+    noise: tuple[str, int] = ("linear", 1000)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise of all timesteps that it is trained with."""
+        return schedule.named(*self.noise)
 
 
 def create(info: DataInfo, *, model: Mapping) -> Generator:

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from ddjax.diffusion import steps
 from ddjax.diffusion.generator import Generator
 from ddjax.diffusion.guidance import deviation, influence, strength, transport
-from ddjax.diffusion.sampling import predict
+from ddjax.diffusion.guidance.deviation import IGD
+from ddjax.diffusion.guidance.deviation import Options as DeviationOptions
+from ddjax.diffusion.guidance.presets import PRESETS, Options
+from ddjax.diffusion.sampling import check_sampler, predict
 from ddjax.diffusion.schedule import Schedule
 
 __all__ = ["Guidance", "Memory", "Sampler", "make_step", "remember"]
@@ -32,8 +35,8 @@ class Guidance(NamedTuple):
     deviation: float = 0.0  # gamma
     influence: float = 0.0  # k
     window: tuple[float, float] = strength.WINDOW  # alpha_bar, of the steps it acts on
-    moved: transport.Options = transport.PRESETS["paper"]
-    remembered: deviation.Options = deviation.IGD
+    moved: Options = PRESETS["paper"]
+    remembered: DeviationOptions = IGD
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +114,7 @@ def make_step(
       guided batch through its surrogates, and each checkpoint through the networks by
       itself; ours the half with the class, and all terms at once.
     """
+    check_sampler(sampler.kind)
     schedule = sampler.schedule
     first, last = strength.window(schedule, guidance.window)
     terms = _make_terms(generator, guidance, surrogate)

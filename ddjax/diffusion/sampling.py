@@ -7,7 +7,7 @@ from ddjax.diffusion import steps
 from ddjax.diffusion.generator import Generator
 from ddjax.diffusion.schedule import Schedule
 
-__all__ = ["SAMPLERS", "predict", "sample"]
+__all__ = ["SAMPLERS", "check_sampler", "predict", "sample"]
 
 SAMPLERS = ("ddpm", "ddim")
 
@@ -81,9 +81,7 @@ def sample(
     Raises:
       ValueError: another sampler.
     """
-    if sampler not in SAMPLERS:
-        known = ", ".join(SAMPLERS)
-        raise ValueError(f"unknown sampler {sampler!r}; known: {known}.")
+    check_sampler(sampler)
     key_start, key_draws = jax.random.split(key)
     shape = (len(labels), *generator.latent_shape)
 
@@ -100,3 +98,10 @@ def sample(
     start = jax.random.normal(key_start, shape)
     order = jnp.arange(schedule.num_steps)[::-1]
     return jax.lax.scan(body, start, order)[0]
+
+
+def check_sampler(name: str) -> None:
+    """ValueError for a sampler that there is not."""
+    if name not in SAMPLERS:
+        known = ", ".join(SAMPLERS)
+        raise ValueError(f"unknown sampler {name!r}; known: {known}.")

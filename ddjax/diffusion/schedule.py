@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Schedule", "cosine", "linear", "respaced"]
+__all__ = ["Schedule", "cosine", "linear", "named", "respaced"]
 
 _LARGEST_BETA = 0.999  # of the cosine schedule, whose last step would be 1
 
@@ -103,6 +103,22 @@ def cosine(num_steps: int = 1000) -> Schedule:
     share = np.arange(num_steps + 1, dtype=np.float64) / num_steps
     alpha_bar = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
     return _of_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], _LARGEST_BETA))
+
+
+def named(name: str, num_steps: int) -> Schedule:
+    """A schedule by its name.
+
+    Args:
+      name: "linear", with the betas of DDPM, or "cosine".
+      num_steps: T.
+
+    Raises:
+      ValueError: another name, or no steps.
+    """
+    known = {"linear": linear, "cosine": cosine}
+    if name not in known:
+        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(known)}.")
+    return known[name](num_steps)
 
 
 def respaced(schedule: Schedule, steps: str | int) -> Schedule:

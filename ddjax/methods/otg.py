@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ddjax.diffusion import Generator, guided
 from ddjax.diffusion import schedule as schedules
-from ddjax.diffusion.guidance import deviation, influence, transport
+from ddjax.diffusion.guidance import deviation, influence, strength, transport
 from ddjax.methods import base
 from ddjax.models import Network
 from ddjax.types import Context, DistilledSet, Targets
@@ -49,7 +49,7 @@ def method(
     deviation_weight: float = 0.0,
     memory_size: int = deviation.IGD.size,
     influence_weight: float = 0.0,
-    window: Sequence[float] = guided.WINDOW,
+    window: Sequence[float] = strength.WINDOW,
     real_set: int = 200,
 ) -> base.Method:
     """Samples from a generator, bent towards sets that stand for their class.
@@ -136,7 +136,7 @@ def method(
     def step(key, state: State, context: Context, targets: Targets, batch):
         del key, batch  # an image has its own key
         turn, index = state.count // num_steps, num_steps - 1 - state.count % num_steps
-        keys = targets.keys.reshape(len(targets.classes), -1, 2)[:, turn]
+        keys = jnp.asarray(targets.keys).reshape(len(targets.classes), -1, 2)[:, turn]
         start, draw = (
             _noise(keys, at, generator.latent_shape) for at in (num_steps, index)
         )
@@ -170,9 +170,7 @@ def method(
         return DistilledSet(images, targets.labels, targets.weights)
 
     requires = ("generator", *(("surrogates",) if guidance.influence else ()))
-    return base.Method(
-        init, step, finalize, requires, real_set=real_set, in_turn=True
-    )
+    return base.Method(init, step, finalize, requires, real_set=real_set, in_turn=True)
 
 
 def _moved(preset, first, at, epsilon) -> transport.Options:

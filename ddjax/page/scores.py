@@ -21,6 +21,10 @@ _COLORS = 10  # of the palette
 _MARKS = {"hard": "dot", "single": "ring", "stored": "square", "online": "cross"}
 _MEASURES = {
     "redundancy": ("redundancy", "mean cosine of two images of a class"),
+    "halves": (
+        "half from half",
+        "images whose nearest in the other half has their class",
+    ),
     "nearest_pixels": ("to nearest, pixels", "distance to the nearest training image"),
     "nearest_features": ("to nearest, features", "the same, as the teacher sees them"),
     "w2": ("W2", "to the real features, mean over classes"),

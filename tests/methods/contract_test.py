@@ -72,7 +72,9 @@ def problem(request, tiny_network, tiny_variables, tiny_info, tiny_data):
 def _trained(generator):
     """Variables none of which is 0, as many are at the start of a training."""
     variables = generator.init(jax.random.key(2))
-    return jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables)
+    return jax.tree.map(
+        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables
+    )
 
 
 def batch_of(method, context, targets, i):

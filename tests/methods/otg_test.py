@@ -41,7 +41,7 @@ def mixture(tiny_info):
         return (z + 2) / 4
 
     generator = diffusion.Generator(
-        lambda key: {}, denoise, encode, decode, (1, 1, 2), 1, schedule
+        lambda key: {}, denoise, encode, decode, (1, 1, 2), 1
     )
     return generator, info
 
