@@ -1,4 +1,8 @@
-"""Influence guidance: images whose loss a network learns from as from real ones."""
+"""Influence guidance: images whose loss a network learns from as from real ones.
+
+There are loops over checkpoints, and images with parameters of their own: on a CPU give
+the `apply` of a network's `in_loops`, whose convolutions are products of matrices.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -23,8 +27,7 @@ def parameter_gradient(
 ):
     """The gradient, in the parameters, of the mean cross entropy of one class.
 
-    In pieces, so that the memory is that of a few images. A Python loop: in one of
-    XLA's, a convolution's backward pass takes 40 times as long on a CPU.
+    In pieces, so that the memory is that of a few images.
 
     Args:
       apply_fn: `(variables, images [N, H, W, ch]) -> (logits [N, C], out)`, with frozen
@@ -41,15 +44,24 @@ def parameter_gradient(
       (IGD), ICLR 2025, https://openreview.net/forum?id=0whx8MhysK; 200 images a class.
     """
 
-    def loss(params, images):
-        labels = jnp.full(len(images), label)
-        logits, _ = apply_fn({**variables, "params": params}, images)
-        return cross_entropy(logits, labels) * (len(images) / total)
+    size = min(chunk, len(images))
+    absent = -len(images) % size
+    padded = jnp.pad(images, ((0, absent), *[(0, 0)] * (images.ndim - 1)))
+    there = jnp.pad(jnp.ones(len(images), images.dtype), (0, absent))
+    labels = jnp.full(size, label)
 
-    total = len(images)
-    parts = [images[i : i + chunk] for i in range(0, total, chunk)]
-    gradients = [jax.grad(loss)(variables["params"], part) for part in parts]
-    return jax.tree.map(lambda *leaves: sum(leaves), *gradients)
+    def loss(params, piece, there):
+        logits, _ = apply_fn({**variables, "params": params}, piece)
+        share = there.sum() / len(images)
+        return share * cross_entropy(logits, labels, there)
+
+    def add(total, piece):
+        gradient = jax.grad(loss)(variables["params"], *piece)
+        return jax.tree.map(jnp.add, total, gradient), None
+
+    pieces = padded.reshape(-1, size, *images.shape[1:]), there.reshape(-1, size)
+    zeros = jax.tree.map(jnp.zeros_like, variables["params"])
+    return jax.lax.scan(add, zeros, pieces)[0]
 
 
 def bank(
@@ -63,16 +75,19 @@ def bank(
       images: [m, H, W, ch] in [0, 1], of one class.
       label: integer scalar.
       chunk: images at a time, at most.
+
+    Returns:
+      A tree as the parameters, [E, ...] each.
     """
-    found = [
-        parameter_gradient(apply_fn, variables, images, label, chunk)
-        for variables in _unstacked(checkpoints)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+    def of(variables):
+        return parameter_gradient(apply_fn, variables, images, label, chunk)
+
+    return jax.lax.map(of, checkpoints)
 
 
 def value_and_gradient(
-    apply_fn: Callable, image: jax.Array, label, checkpoints: dict, bank
+    apply_fn: Callable, image: jax.Array, label, checkpoints: dict, real
 ) -> tuple[jax.Array, jax.Array]:
     """How unlike the real gradients an image's is, and the derivative in its pixels.
 
@@ -87,15 +102,14 @@ def value_and_gradient(
     one forward-mode pass inside one reverse-mode pass: about four times a plain
     gradient for each checkpoint.
 
-    Vmap it over images of different classes; on a CPU with the `apply` of a network's
-    `in_loops`, for then each image has parameters of its own in the forward mode.
+    Vmap it over images of different classes.
 
     Args:
       apply_fn: see `parameter_gradient`.
       image: [H, W, ch] in [0, 1], or outside: nothing is clipped.
       label: integer scalar, the class.
       checkpoints: variables, [E, ...] each.
-      bank: tree as the parameters, [E, ...] each: of the class, see `bank`.
+      real: G of the class, see `bank`: a tree as the parameters, [E, ...] each.
 
     Returns:
       G_I, in [0, 2], and its gradient [H, W, ch] per unit of pixels in [0, 1]; both
@@ -106,13 +120,12 @@ def value_and_gradient(
       a second image, decoded from the unconditional half of the guided batch, which
       only shares the start; ours has the one image.
     """
-    pairs = list(zip(_unstacked(checkpoints), _unstacked(bank), strict=True))
-    # A Python loop over the few checkpoints, for the reason above.
-    found = [_one(apply_fn, image, label, *pair) for pair in pairs]
-    return (
-        sum(1 - cosine for cosine, _ in found) / len(pairs),
-        sum(-gradient for _, gradient in found) / len(pairs),
-    )
+
+    def at(pair):
+        return _one(apply_fn, image, label, *pair)
+
+    cosines, gradients = jax.lax.map(at, (checkpoints, real))
+    return 1 - cosines.mean(), -gradients.mean(0)
 
 
 def similarity(one, other) -> jax.Array:
@@ -184,9 +197,3 @@ def _dot(one, other):
     # Sums and not products of matrices: those may be in TF32.
     products = jax.tree.map(lambda x, y: jnp.sum(x * y), one, other)
     return sum(jax.tree.leaves(products))
-
-
-def _unstacked(tree) -> list:
-    """The trees that are stacked along the first axis of the leaves."""
-    count = len(jax.tree.leaves(tree)[0])
-    return [jax.tree.map(lambda x, e=e: x[e], tree) for e in range(count)]
