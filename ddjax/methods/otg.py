@@ -8,7 +8,7 @@ guidance stands on M. Chen et al., "Influence-Guided Diffusion for Dataset Disti
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

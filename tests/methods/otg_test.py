@@ -48,7 +48,7 @@ def mixture(tiny_info):
 
 def made(mixture, ipc, seed=0, batch_size=100, **options):
     """[ipc, 2], the points of one class."""
-    generator, info = mixture
+    generator, _ = mixture
     options = {"scale": 1.0, "window": (2e-4, 0.5), "real_set": 64, **options}
     method = methods.create(
         "otg",
