@@ -133,6 +133,10 @@ def _quick(config):
     config.squeeze.epochs = 1
     config.pool = {"size": 2, "epochs": 1}
     config.squeeze.batch_size = 128
+    config.generator.space = "pixels"
+    config.generator.model = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+    config.generator.update(num_steps=12, batch_size=32, restore="", restore_labels=())
+    config.generator.picture = {"steps": "5", "scale": 1.5}
     config.recover.ipc = (2,)
     config.recover.sets = 1
     for section in config.methods.values():

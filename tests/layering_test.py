@@ -10,9 +10,19 @@ LAYERS = [
     {"types"},
     {"geometry", "ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
-    {"matching"},
+    {"matching", "diffusion"},
     {"methods", "loop", "training", "attacks"},
-    {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
+    {
+        "squeeze",
+        "stats",
+        "recover",
+        "relabel",
+        "student",
+        "recipes",
+        "report",
+        "generate",
+        "autoencode",
+    }
     | {"patches", "quality", "tables", "export", "landscape"},
     {"pipeline", "page"},
 ]
