@@ -132,6 +132,8 @@ def _quick(config):
         config.student.models[name] = dict(small)
     config.squeeze.epochs = 1
     config.pool = {"size": 2, "epochs": 1}
+    config.surrogates.model.update(width=8, depth=2)
+    config.surrogates.update(epochs=2, images=20)
     config.squeeze.batch_size = 128
     config.generator.space = "pixels"
     config.generator.model = {"width": 16, "depth": 1, "heads": 2, "patch": 4}

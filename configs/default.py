@@ -56,7 +56,8 @@ def base():
     config.squeeze.restore = ""
     config.squeeze.restore_classes = ""
     config.squeeze.optimizer = "sgd"  # "sgd" (with momentum) or "adamw"
-    config.squeeze.learning_rate = 0.025  # at the start; cosine to 0, by epoch
+    config.squeeze.learning_rate = 0.025  # at the start
+    config.squeeze.schedule = "cosine"  # to 0, by epoch; or "constant"
     config.squeeze.momentum = 0.9
     config.squeeze.weight_decay = 1e-4
     config.squeeze.batch_size = 32  # images
@@ -140,6 +141,28 @@ def base():
     config.generator.restore_autoencoder = ""
     # Of samples.png: steps of DDPM, and the scale of classifier-free guidance.
     config.generator.picture = {"steps": "50", "scale": 1.5}
+
+    # Networks whose gradients guide what a generator samples, and how they are trained:
+    # one of their kind, kept at the epochs where its gradients have turned (IGD).
+    config.surrogates = {
+        "model": {
+            "name": "convnet",
+            "width": 128,
+            "depth": 3,  # IGD: 6, at 256 pixels
+            "norm": "instance",  # no running statistics: an image alone is a batch
+            "initializer": "torch",
+        },
+        "optimizer": "sgd",
+        "learning_rate": 0.01,  # constant
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "batch_size": 64,
+        "epochs": 50,
+        "crop_scale": (1.0, 1.0),
+        "flip": False,
+        "threshold": 0.7,  # cosine to the last kept epoch, below which one is kept
+        "images": 200,  # of each class, at most, whose mean gradient counts
+    }
 
     config.stats = config_dict.ConfigDict()
     config.stats.batch_size = 100  # images the teacher sees at a time
