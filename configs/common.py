@@ -132,7 +132,13 @@ def _quick(config):
         config.student.models[name] = dict(small)
     config.squeeze.epochs = 1
     config.pool = {"size": 2, "epochs": 1}
+    config.surrogates.model.update(width=8, depth=2)
+    config.surrogates.update(epochs=2, images=20)
     config.squeeze.batch_size = 128
+    config.generator.space = "pixels"
+    config.generator.model = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+    config.generator.update(num_steps=12, batch_size=32, restore="", restore_labels=())
+    config.generator.picture = {"steps": "5", "scale": 1.5}
     config.recover.ipc = (2,)
     config.recover.sets = 1
     for section in config.methods.values():

@@ -12,7 +12,17 @@ LAYERS = [
     | {"optimizers", "selection"},
     {"matching", "diffusion"},
     {"methods", "loop", "training", "attacks"},
-    {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
+    {
+        "squeeze",
+        "stats",
+        "recover",
+        "relabel",
+        "student",
+        "recipes",
+        "report",
+        "generate",
+        "autoencode",
+    }
     | {"patches", "quality", "tables", "export", "landscape"},
     {"pipeline", "page"},
 ]

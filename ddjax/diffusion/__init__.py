@@ -6,13 +6,14 @@ space it works in, `sampling` makes images with it. It is trained by `ddjax.gene
 """
 
 from ddjax.diffusion import objective, sampling, schedule, steps
-from ddjax.diffusion.generator import Generator, create
+from ddjax.diffusion.generator import Generator, build_autoencoder, create
 from ddjax.diffusion.sampling import predict, sample
 from ddjax.diffusion.schedule import Schedule
 
 __all__ = [
     "Generator",
     "Schedule",
+    "build_autoencoder",
     "create",
     "objective",
     "predict",

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from ddjax.diffusion import schedule
 from ddjax.diffusion.schedule import Schedule
 from ddjax.models import dit
+from ddjax.models.autoencoder import Autoencoder
 from ddjax.types import DataInfo
 
-__all__ = ["Generator", "create"]
+__all__ = ["Generator", "build_autoencoder", "create"]
 
-_NOT_OPTIONS = {"num_classes", "parent", "name"}  # given by `create`, or flax's own
+_FLAXS = {"parent", "name"}
+_GIVEN = {"num_classes", "image_channels", "conv"}  # by `create`
 
 
 class Generator(NamedTuple):
@@ -49,16 +51,25 @@ class Generator(NamedTuple):
         return schedule.named(*self.noise)
 
 
-def create(info: DataInfo, *, model: Mapping) -> Generator:
+def create(
+    info: DataInfo,
+    *,
+    model: Mapping,
+    autoencoder: Mapping | None = None,
+    conv: Callable | None = None,
+) -> Generator:
     """A diffusion transformer for the images and classes of a data set.
 
-    In pixel space, z = 2 x - 1 of pixels x in [0, 1]. The same object for equal
-    options, so that a program compiles its functions once.
+    In pixel space, z = 2 x - 1 of pixels x in [0, 1]; in the space of an autoencoder,
+    its mean for 2 x - 1, times its scale. The same object for equal options, so that a
+    program compiles its functions once.
 
     Args:
       info: gives the shape of the images and the number of classes.
       model: options of `ddjax.models.dit.DiT`: "width", "depth", "heads", "patch",
         "learn_sigma" ...
+      autoencoder: those of `ddjax.models.autoencoder.Autoencoder`; None for pixels.
+      conv: stands in for the autoencoder's convolutions; None for XLA's.
 
     Raises:
       ValueError: an unknown option, or one that does not suit the images.
@@ -76,21 +87,58 @@ def create(info: DataInfo, *, model: Mapping) -> Generator:
       >>> noise.shape, variance, float(z.max()), generator.latent_shape
       ((3, 8, 8, 1), None, 1.0, (8, 8, 1))
     """
-    return _create(info, tuple(sorted(model.items())))
+    frozen = None if autoencoder is None else _frozen(autoencoder)
+    return _create(info, _frozen(model), frozen, conv)
+
+
+def build_autoencoder(
+    info: DataInfo, options: Mapping, conv: Callable | None = None
+) -> Autoencoder:
+    """The autoencoder of `create`, as the module that its training needs.
+
+    Args:
+      info: gives the shape of the images.
+      options: fields of `ddjax.models.autoencoder.Autoencoder`.
+      conv: stands in for its convolutions; None for XLA's.
+
+    Raises:
+      ValueError: an unknown option, or one that does not suit the images.
+    """
+    options = dict(_frozen(options))
+    channels = {"image_channels": info.shape[-1], "conv": conv}
+    return _module(Autoencoder, "autoencoder", {**channels, **options}, info.shape)
+
+
+def _frozen(options: Mapping) -> tuple:
+    """The same for equal options, and a key of a cache."""
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return tuple(sorted(plain.items()))
 
 
 @functools.cache
-def _create(info, model) -> Generator:
-    latent_shape = info.shape
-    module = _denoiser(dict(model), info.num_classes, latent_shape)
+def _create(info, model, autoencoder, conv) -> Generator:
+    between = _pixels(info)
+    if autoencoder is not None:
+        between = _latents(build_autoencoder(info, dict(autoencoder), conv), info)
+    init_space, encode, decode, latent_shape = between
+    options = {"num_classes": info.num_classes, **dict(model)}
+    module = _module(dit.DiT, "denoiser", options, latent_shape)
 
     @jax.jit
     def init(key):
+        key_denoiser, key_space = jax.random.split(key)
         z, zeros = jnp.zeros((1, *latent_shape)), jnp.zeros(1, jnp.int32)
-        return {"denoiser": module.init(key, z, zeros, zeros), "autoencoder": {}}
+        fresh = module.init(key_denoiser, z, zeros, zeros)
+        return {"denoiser": fresh, "autoencoder": init_space(key_space)}
 
     def denoise(variables, z, t, labels):
         return module.apply(variables["denoiser"], z, t, labels)
+
+    return Generator(init, denoise, encode, decode, latent_shape, info.num_classes)
+
+
+def _pixels(info):
+    """`init, encode, decode` and the shape of z, where z are pixels."""
 
     def encode(variables, images):
         del variables
@@ -100,17 +148,33 @@ def _create(info, model) -> Generator:
         del variables
         return (z + 1) / 2
 
-    return Generator(init, denoise, encode, decode, latent_shape, info.num_classes)
+    return lambda key: {}, encode, decode, info.shape
 
 
-def _denoiser(options, num_classes, latent_shape):
-    fields = dit.DiT.__dataclass_fields__
-    known = [name for name in fields if name not in _NOT_OPTIONS]
+def _latents(module, info):
+    """The same, where z are an autoencoder's."""
+
+    def init(key):
+        return module.init(key, jnp.zeros((1, *info.shape)))
+
+    def encode(variables, images):
+        images = 2 * images - 1
+        return module.apply(variables["autoencoder"], images, method="encode")
+
+    def decode(variables, z):
+        images = module.apply(variables["autoencoder"], z, method="decode")
+        return (images + 1) / 2
+
+    return init, encode, decode, module.latent_shape(info.shape)
+
+
+def _module(kind, name, options, shape):
+    """A module, if it has the options and they suit the shape."""
+    known = [field for field in kind.__dataclass_fields__ if field not in _FLAXS]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(
-            f"the denoiser has no option {unknown[0]!r}; known: {', '.join(known)}."
-        )
-    module = dit.DiT(num_classes=num_classes, **options)
-    module.check(latent_shape)
+        known = ", ".join(sorted(set(known) - _GIVEN))
+        raise ValueError(f"the {name} has no option {unknown[0]!r}; known: {known}.")
+    module = kind(**options)
+    module.check(shape)
     return module

@@ -87,20 +87,32 @@ def linear(num_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Sc
     return _of_betas(np.linspace(first, last, num_steps, dtype=np.float64))
 
 
-def cosine(num_steps: int = 1000) -> Schedule:
+def cosine(num_steps: int = 1000, last: float = 4e-5) -> Schedule:
     """Less noise in the first steps, for images of few pixels.
 
-        alpha_bar(u) = cos(pi (u + 0.008) / (2 * 1.008))^2,   u = t / T
+        alpha_bar(u) = cos(pi (u + 0.008) / (2 * 1.008))^2,   u = k t / T
+
+    with k so that alpha_bar ends at `last`. By default that is where `linear` ends:
+    as published (k = 1) it ends at 2e-9, where an error of the predicted noise is
+    amplified 20,000 times, and predicted images have to be clipped, which latents
+    cannot be.
+
+    Args:
+      num_steps: T.
+      last: alpha_bar of the noisiest step; 0 for the published one.
+
+    Raises:
+      ValueError: no steps, or a `last` that is not one.
 
     Reference: A. Nichol and P. Dhariwal, "Improved Denoising Diffusion Probabilistic
       Models", ICML 2021, https://arxiv.org/abs/2102.09672, Equation 17; betas are 0.999
       at most, as there.
-
-    Raises:
-      ValueError: no steps.
     """
     _check(num_steps)
-    share = np.arange(num_steps + 1, dtype=np.float64) / num_steps
+    if not 0 <= last < 0.9:
+        raise ValueError(f"alpha_bar {last} of the noisiest step must be in [0, 0.9).")
+    end = np.arccos(np.sqrt(last)) * 2 / np.pi * 1.008 - 0.008
+    share = np.arange(num_steps + 1, dtype=np.float64) / num_steps * end
     alpha_bar = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
     return _of_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], _LARGEST_BETA))
 

@@ -34,7 +34,9 @@ class DiT(nn.Module):
     The label `num_classes` is the null label, for classifier-free guidance. With
     dtype "bfloat16" the blocks' matrix products are in bfloat16; the parameters, the
     tokens between the layers, LayerNorm, softmax and the last layer stay in float32.
-    `remat` computes the blocks anew in the backward pass, to hold less memory.
+    `remat` computes the blocks anew in the backward pass, to hold less memory. `scan`
+    compiles one block instead of `depth` of them, for a copy of their weights at
+    each call (XLA moves it out of a loop of calls); the variables stay as they are.
 
     Reference: https://arxiv.org/abs/2212.09748. The published code multiplies in the
     type of its parameters throughout (ours: bfloat16 beside float32).
@@ -48,6 +50,7 @@ class DiT(nn.Module):
     learn_sigma: bool = False
     dtype: str = "float32"
     remat: bool = False
+    scan: bool = False
 
     def check(self, shape):
         """ValueError if the options do not suit latents of this shape (h, w, c)."""
@@ -84,9 +87,7 @@ class DiT(nn.Module):
         x = PatchEmbed(self.width, self.patch, dtype, name="x_embedder.proj")(z)
         x += jnp.asarray(positions(rows, columns, self.width), x.dtype)
         c = self._condition(t, labels)
-        block = nn.remat(Block) if self.remat else Block
-        for index in range(self.depth):
-            x = block(self.heads, dtype, name=f"blocks.{index}")(x, c)
+        x = self._blocks(x, c, dtype)
         shift, scale = _modulation(c, 2, dtype, "final_layer.adaLN_modulation.1")
         outputs = (2 if self.learn_sigma else 1) * channels
         last = nn.Dense(
@@ -96,6 +97,22 @@ class DiT(nn.Module):
         )
         y = _image(last(_modulate(x, shift, scale)), rows, columns, self.patch)
         return y[..., :channels], y[..., channels:] if self.learn_sigma else None
+
+    def _blocks(self, x, c, dtype):
+        names = [f"blocks.{index}" for index in range(self.depth)]
+        if not self.scan or self.is_initializing():
+            kind = nn.remat(Block) if self.remat else Block
+            for name in names:
+                x = kind(self.heads, dtype, name=name)(x, c)
+            return x
+        block = Block(self.heads, dtype, parent=None)
+
+        def step(x, params):
+            return block.apply({"params": params}, x, c), None
+
+        params = [self.variables["params"][name] for name in names]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, stacked)[0]
 
     def _condition(self, t, labels):
         """What the time and the label say to every block, [N, width]."""

@@ -67,7 +67,18 @@ def test_cosine_is_nichols():
 
     betas = [min(1 - bar((i + 1) / 100) / bar(i / 100), 0.999) for i in range(100)]
     assert betas[-1] == 0.999
-    assert_written_out(schedule.cosine(100), betas, range(100))
+    assert_written_out(schedule.cosine(100, last=0.0), betas, range(100))
+
+
+def test_cosine_ends_where_linear_does_and_begins_as_nichols():
+    found, linear = schedule.cosine(), schedule.linear()
+    assert found.alpha_bar[-1] == pytest.approx(4e-5, rel=0.01)
+    assert linear.alpha_bar[-1] == pytest.approx(4e-5, rel=0.02)
+    published = schedule.cosine(last=0.0)
+    np.testing.assert_allclose(
+        found.alpha_bar[:500], published.alpha_bar[:500], atol=0.01
+    )
+    assert np.all(found.alpha_bar > linear.alpha_bar * 0.99)
 
 
 @pytest.mark.parametrize(
@@ -113,5 +124,7 @@ def test_what_cannot_be_kept_is_refused():
         schedule.respaced(schedule.linear(), "ddim999")
     with pytest.raises(ValueError, match="must not descend"):
         schedule.linear(10, 0.1, 0.01)
+    with pytest.raises(ValueError, match="noisiest step must be in"):
+        schedule.cosine(10, last=1.0)
     with pytest.raises(ValueError, match="needs 1 or more"):
         schedule.cosine(0)

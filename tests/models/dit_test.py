@@ -173,6 +173,29 @@ class TestOutputs:
 
         np.testing.assert_allclose(gradient(z), TORCH[f"gradient_{sigma}"], atol=1e-4)
 
+    def test_the_scan_over_blocks_is_the_loop(self):
+        z, t, labels = inputs()
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def gradients(network, variables, z):
+            def loss(variables, z):
+                noise, _ = network.apply(variables, z, t, labels)
+                return jnp.sum(jnp.sin(noise))
+
+            return jax.value_and_grad(loss, argnums=(0, 1))(variables, z)
+
+        two = SMALL | {"depth": 2}
+        loop, network = dit.DiT(**two), dit.DiT(**two, scan=True, remat=True)
+        variables = drawn(loop, z, t, labels)
+        like = shapes(network, z, t, labels)
+        chex.assert_trees_all_equal_shapes_and_dtypes(like, variables)
+        got, wanted = (gradients(n, variables, z) for n in (network, loop))
+        chex.assert_trees_all_close(got, wanted, rtol=1e-4, atol=1e-4)
+        text = str(jax.make_jaxpr(network.apply)(variables, z, t, labels))
+        assert text.count("scan[") == 1
+        # Seven products of one block, and five outside.
+        assert text.count("dot_general[") == 12
+
     def test_bfloat16_is_close_and_comes_back_as_float32(self):
         for exact, rounded in zip(
             results(learn_sigma=True), results(learn_sigma=True, dtype="bfloat16")

@@ -118,11 +118,12 @@ def value_and_gradient(
       `PRESETS` says which numbers are ours.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> options = PRESETS["paper"]
       >>> real, masses = jnp.array([[0.0], [1.0]]), jnp.full(2, 0.5)
       >>> rows = jnp.zeros((2, 2)).at[0].set(row(real[0], real, options))
-      >>> _, gradient = value_and_gradient(real[0], rows, 1, real, masses, options)
+      >>> solve = jax.jit(value_and_gradient, static_argnums=5)
+      >>> _, gradient = solve(real[0], rows, 1, real, masses, options)
       >>> round(float(gradient[0]), 2)  # half of it must go to the other point
       -0.25
     """

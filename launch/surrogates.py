@@ -1,0 +1,205 @@
+"""Trains the surrogates: networks whose gradients guide what a generator samples.
+
+    python -m launch.surrogates --config=configs/default.py
+
+Makes <workdir>/surrogates/<model>-<hash>/: the variables of one network at the epochs
+where the mean gradients of the classes have turned, stacked. The variables after every
+epoch are kept until these are chosen.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from ddjax import checkpoint, data, loop, models, parallel, squeeze, training
+from ddjax.diffusion.guidance import influence
+from launch import inputs, meter, program, progress, teachers
+from launch import squeeze as squeeze_stage
+
+
+class Surrogates(NamedTuple):
+    """One network at several ages."""
+
+    network: models.Network
+    variables: Any  # [E, ...] each, on the host
+    epochs: tuple[int, ...]  # after how many epochs; 0 before the training
+    hash: str
+
+
+def run(config, workdir) -> Surrogates:
+    """The surrogates of a config: loaded if they are there, trained if not.
+
+    Raises:
+      ValueError: see `check`.
+    """
+    check(config)
+    train, test = inputs.load_data(config)
+    network = inputs.build_network(config.surrogates.model, train.info)
+    stage = stage_of(config, workdir, train)
+    if not stage.complete:
+        with meter.watch("surrogates") as cost:
+            last = _train(config, stage, network, train)
+            found = parallel.is_primary()
+            arrays, record = (
+                _choose(config, stage, network, train) if found else ({}, {})
+            )
+            if found:
+                record |= teachers.describe(network, last, train, test)
+        stage.finish(arrays, {**record, **cost.record()})
+        logging.info("surrogates: epochs %s.", _numbers(stage.record()["epochs"]))
+    epochs = tuple(stage.record()["epochs"])
+    shapes = jax.eval_shape(
+        jax.vmap(network.init), jax.random.split(jax.random.key(0), len(epochs))
+    )
+    variables = checkpoint.unflatten(stage.load(), shapes)
+    return Surrogates(network, variables, epochs, stage.hash)
+
+
+def check(config) -> None:
+    """Refuses surrogates that cannot be trained or chosen.
+
+    Raises:
+      ValueError: no epochs or images, or a threshold outside (0, 1].
+    """
+    section = config.surrogates
+    if section.epochs < 1 or section.images < 1 or not 0 < section.threshold <= 1:
+        raise ValueError(
+            f"surrogates has {section.epochs} epochs, {section.images} images and "
+            f"threshold {section.threshold}; it needs 1 or more of both, and a cosine "
+            "above 0, at most 1."
+        )
+
+
+def recipe_of(config) -> squeeze.Recipe:
+    """How the config trains its surrogates: at a constant rate."""
+    options = config.surrogates.to_dict()
+    known = {k: options[k] for k in squeeze.Recipe._fields if k in options}
+    return squeeze.Recipe(**known, schedule="constant")
+
+
+def stage_of(config, workdir, train) -> checkpoint.Stage:
+    """Where the surrogates of a config are kept; its hash is known before they are."""
+    made_from = {
+        "version": 1,
+        "config": config.surrogates.to_dict(),
+        "seed": config.seed,
+        "data": data.fingerprint(train),
+        "pixels": (train.info.mean, train.info.std),
+    }
+    return checkpoint.Stage(
+        workdir, "surrogates", config.surrogates.model.name, made_from
+    )
+
+
+def _train(config, stage, network, train):
+    """Keeps the variables of every epoch as a part; those of the last epoch."""
+    recipe, key = recipe_of(config), program.key(config, "surrogates")
+    key_init, key_train = jax.random.split(key)
+    count = len(train.labels)
+    total = squeeze.num_steps(recipe, count)
+    per_epoch = total // recipe.epochs
+    state, done = squeeze.init(key_init, network, recipe, count), 0
+    if (found := stage.restore(state)) is not None:
+        done, state = found
+        logging.info("surrogates go on from step %d.", done)
+    step, shared, read = squeeze_stage.source(
+        config.seed, config, network, recipe, train, done, total
+    )
+    with (
+        progress.bar("surrogates", total, done) as bar,
+        progress.Monitor(stage, bar, total, done, config.save_every_s) as monitor,
+        read as batches,
+    ):
+        if done % per_epoch == 0:  # a state may have been saved before its part
+            _keep(stage, done // per_epoch, state)
+        for epoch in range(done // per_epoch, recipe.epochs):
+            state = loop.run(
+                step,
+                state,
+                shared,
+                key_train,
+                range(max(done, epoch * per_epoch), (epoch + 1) * per_epoch),
+                spread=parallel.sharded(min(recipe.batch_size, count)),
+                feed=None if batches is None else lambda index: next(batches),
+                observe=monitor,
+            )
+            _keep(stage, epoch + 1, state)
+        last = jax.device_get(training.variables(state))
+        monitor.finish(last)
+    return last
+
+
+def _keep(stage, epoch, state) -> None:
+    """Writes the variables of an epoch."""
+    variables = jax.device_get(training.variables(state))
+    if parallel.is_primary():
+        stage.save_part(f"epoch{epoch}", checkpoint.flatten(variables))
+
+
+def _choose(config, stage, network, train) -> tuple[dict, dict]:
+    """The arrays of the stacked variables that are kept, and the record."""
+    # The gradients are in a loop over images: see `Network.in_loops`.
+    apply_fn = (network.in_loops if parallel.is_cpu() else network).apply
+    examples = class_images(train, config.surrogates.images)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+
+    def variables_of(epoch):
+        arrays = stage.load_part(f"epoch{epoch}")
+        if arrays is None:
+            raise ValueError(
+                f"the variables of epoch {epoch} in {stage.folder} are lost; remove "
+                "the folder to have the surrogates trained again."
+            )
+        return checkpoint.unflatten(arrays, shapes)
+
+    everything = range(config.surrogates.epochs + 1)
+    gradients = (
+        class_gradients(apply_fn, variables_of(e), examples) for e in everything
+    )
+    epochs = influence.chosen(gradients, config.surrogates.threshold)
+    kept = [variables_of(epoch) for epoch in epochs]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kept)
+    return checkpoint.flatten(stacked), {"epochs": epochs}
+
+
+def class_images(train, count: int) -> np.ndarray:
+    """The first images of each class, [C, n, H, W, ch] uint8: n = count, or as many as
+    the smallest class has."""
+    places = data.class_slices(train)
+    count = min(count, *(place.stop - place.start for place in places))
+    return np.stack([train.images[p.start : p.start + count] for p in places])
+
+
+def class_gradients(apply_fn, variables, examples):
+    """The mean gradient of every class, [C, ...] each.
+
+    Args:
+      apply_fn: of the network; see `influence.parameter_gradient`.
+      variables: of the network.
+      examples: [C, n, H, W, ch] uint8.
+    """
+    gradient = _gradient(apply_fn)
+    found = [gradient(variables, images, k) for k, images in enumerate(examples)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(found))
+
+
+@functools.lru_cache(maxsize=8)
+def _gradient(apply_fn):
+    """`(variables, images uint8, label) -> gradient`, compiled."""
+
+    def gradient(variables, images, label):
+        pixels = images / np.float32(255)
+        return influence.parameter_gradient(apply_fn, variables, pixels, label)
+
+    return jax.jit(gradient)
+
+
+def _numbers(values) -> str:
+    return ", ".join(map(str, values))
+
+
+if __name__ == "__main__":
+    program.main(run)

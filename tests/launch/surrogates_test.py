@@ -1,0 +1,147 @@
+"""Surrogates: which epochs are kept, and what is kept when the program ends early."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from ddjax import checkpoint, squeeze
+from ddjax.diffusion.guidance import influence
+from launch import inputs, progress, surrogates
+from launch import squeeze as squeeze_stage
+
+
+def config_with(**changes):
+    config = default.get_config("quick")
+    # At a cosine of 1 every epoch has turned, so all are kept.
+    config.surrogates.update(**{"epochs": 3, "threshold": 1.0, **changes})
+    return config
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The surrogates of four ages, and where they are."""
+    workdir = tmp_path_factory.mktemp("surrogates")
+    return surrogates.run(config_with(), workdir), workdir
+
+
+def leaves(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_ages_are_stacked_and_differ(made):
+    found, workdir = made
+    assert found.epochs == (0, 1, 2, 3)
+    shapes = jax.eval_shape(found.network.init, jax.random.key(0))
+    assert jax.tree.structure(found.variables) == jax.tree.structure(shapes)
+    for ages, alike in zip(leaves(found.variables), jax.tree.leaves(shapes)):
+        assert ages.shape == (4, *alike.shape)
+    kernel = found.variables["params"]["classifier"]["kernel"]
+    assert all(np.any(kernel[i] != kernel[i + 1]) for i in range(3))
+    (folder,) = (workdir / "surrogates").iterdir()
+    assert folder.name.endswith(found.hash) and not (folder / "parts").exists()
+    record = checkpoint.record(folder)
+    assert record["epochs"] == [0, 1, 2, 3]
+    assert record["accuracy"]["test"] > 0.3
+
+
+def test_the_last_age_is_that_of_a_plain_training(made, tmp_path):
+    """The same steps as those of a teacher with this recipe and key."""
+    config = config_with()
+    train, _ = inputs.load_data(config)
+    network, recipe = made[0].network, surrogates.recipe_of(config)
+    assert recipe.schedule == "constant" and recipe.weight_decay == 5e-4
+    total = squeeze.num_steps(recipe, len(train.labels))
+    first, last = squeeze_stage.trained(
+        config,
+        checkpoint.Stage(tmp_path, "surrogates", "plain", {}),
+        surrogates.program.key(config, "surrogates"),
+        network,
+        recipe,
+        train,
+        progress.bar("plain", total),
+        seed=0,
+    )
+    for ages, one, other in zip(*map(leaves, (made[0].variables, first, last))):
+        np.testing.assert_array_equal(ages[0], one)
+        np.testing.assert_array_equal(ages[3], other)
+
+
+def test_epochs_are_kept_where_the_gradients_have_turned(made, tmp_path):
+    """Those that the whole list of gradients gives, at a threshold between them."""
+    found, config = made[0], config_with()
+    train, _ = inputs.load_data(config)
+    examples = surrogates.class_images(train, config.surrogates.images)
+    assert examples.shape == (10, 20, 8, 8, 1)
+    apply_fn = found.network.in_loops.apply
+    gradients = [
+        surrogates.class_gradients(
+            apply_fn, jax.tree.map(lambda x, e=e: x[e], found.variables), examples
+        )
+        for e in range(4)
+    ]
+    cosines = [influence.similarity(g, gradients[0]) for g in gradients[1:]]
+    threshold = float(min(cosines) + 1.0) / 2
+    expected = influence.chosen(gradients, threshold)
+    assert 1 < len(expected) < 4
+    fewer = surrogates.run(config_with(threshold=threshold), tmp_path)
+    assert fewer.epochs == tuple(expected)
+    for ages, some in zip(leaves(found.variables), leaves(fewer.variables)):
+        np.testing.assert_array_equal(ages[expected], some)
+
+
+def test_they_are_not_trained_twice(made, monkeypatch):
+    monkeypatch.setattr(surrogates, "_train", None)
+    again = surrogates.run(config_with(), made[1])
+    for one, other in zip(leaves(again.variables), leaves(made[0].variables)):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("step", [39, 46])
+def test_a_training_that_was_interrupted_goes_on(made, tmp_path, monkeypatch, step):
+    """After a step within an epoch, or an epoch's last: the same networks come out."""
+    call = progress.Monitor.__call__
+    train, _ = inputs.load_data(config_with())
+    recipe = surrogates.recipe_of(config_with())
+    assert squeeze.num_steps(recipe, len(train.labels)) == 3 * 23
+
+    def ended(self, done, state, metrics):
+        call(self, done, state, metrics)
+        if done == step:
+            self._save(state)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.Monitor, "__call__", ended)
+    with pytest.raises(KeyboardInterrupt):
+        surrogates.run(config_with(), tmp_path)
+    monkeypatch.setattr(progress.Monitor, "__call__", call)
+    found = surrogates.run(config_with(), tmp_path)
+    assert found.epochs == (0, 1, 2, 3)
+    for one, other in zip(leaves(found.variables), leaves(made[0].variables)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_lost_epoch_is_told(tmp_path, monkeypatch):
+    def forget(stage, epoch, state):
+        if epoch != 1:
+            keep(stage, epoch, state)
+
+    keep = surrogates._keep
+    monkeypatch.setattr(surrogates, "_keep", forget)
+    with pytest.raises(ValueError, match="the variables of epoch 1 in .* are lost"):
+        surrogates.run(config_with(), tmp_path)
+
+
+def test_the_schedule_of_teachers_is_known_only_where_it_acts():
+    """Those of a cosine are what they were before there was another."""
+    config = default.get_config("quick")
+    assert "schedule" not in squeeze_stage.identity(config)
+    config.squeeze.schedule = "constant"
+    assert squeeze_stage.identity(config)["schedule"] == "constant"
+    assert squeeze_stage.recipe_of(config).schedule == "constant"
+
+
+def test_what_are_no_surrogates_is_refused():
+    for changes in ({"epochs": 0}, {"images": 0}, {"threshold": 0.0}):
+        with pytest.raises(ValueError, match="needs 1 or more of both"):
+            surrogates.check(config_with(**changes))
