@@ -8,12 +8,15 @@ import jax.numpy as jnp
 
 from ddjax.diffusion import steps
 from ddjax.diffusion.generator import Generator
-from ddjax.diffusion.guidance import deviation, influence, strength, transport
+from ddjax.diffusion.guidance import deviation, influence, transport
 from ddjax.diffusion.guidance.deviation import IGD
 from ddjax.diffusion.guidance.deviation import Options as DeviationOptions
 from ddjax.diffusion.guidance.presets import PRESETS, Options
+from ddjax.diffusion.guidance.step import WINDOW, normalised, rms, window
 from ddjax.diffusion.sampling import check_sampler, predict
 from ddjax.diffusion.schedule import Schedule
+
+_INFLUENCE = 0.0015  # of IGD's code, beside its k
 
 __all__ = ["Guidance", "Memory", "Sampler", "make_step", "remember"]
 
@@ -34,7 +37,7 @@ class Guidance(NamedTuple):
     transport: float = 0.0  # beta_1
     deviation: float = 0.0  # gamma
     influence: float = 0.0  # k
-    window: tuple[float, float] = strength.WINDOW  # alpha_bar, of the steps it acts on
+    window: tuple[float, float] = WINDOW  # alpha_bar, of the steps it acts on
     moved: Options = PRESETS["paper"]
     remembered: DeviationOptions = IGD
 
@@ -116,7 +119,7 @@ def make_step(
     """
     check_sampler(sampler.kind)
     schedule = sampler.schedule
-    first, last = strength.window(schedule, guidance.window)
+    inside = window(schedule, guidance.window)
     terms = _make_terms(generator, guidance, surrogate)
 
     def estimate(variables, labels, index, z):
@@ -151,23 +154,28 @@ def make_step(
             else:
                 (clean, (noise, variance)), pull = of_z(z), None
             found = terms(variables, surrogates, memory, z, clean, labels)
-            size = strength.size(schedule, index, noise)
             moved = back(index, z, noise, variance, draw)
+            alpha_bar = jnp.asarray(schedule.alpha_bar, z.dtype)[index]
+
+            def share(gradient, of_noise):
+                sized = jax.vmap(normalised, (0, 0, None, 0))
+                return sized(gradient, noise, alpha_bar, of_noise)
+
             if "deviation" in found:
                 moved -= guidance.deviation * found["deviation"].gradient
             if pull is not None:
                 through = _weighted(found, guidance)
-                moved -= strength.scaled(pull(through)[0], size * strength.rms(through))
+                moved -= share(pull(through)[0], jax.vmap(rms)(through))
             if "transport" in found and guidance.moved.at != "z0":
-                direction = found["transport"].gradient
-                moved -= strength.scaled(direction, size * guidance.transport)
+                beta = jnp.full(len(z), guidance.transport)
+                moved -= share(found["transport"].gradient, beta)
             values = {name: term.value.mean() for name, term in found.items()}
             return moved, clean, values
 
-        if not guidance.names or first > last:
+        if not guidance.names or not inside:
             return plain(z)
-        inside = (first <= index) & (index <= last)
-        return jax.lax.cond(inside, guided, plain, z)
+        acts = (inside.start <= index) & (index < inside.stop)
+        return jax.lax.cond(acts, guided, plain, z)
 
     return step
 
@@ -229,13 +237,17 @@ def _make_terms(generator, guidance, surrogate):
 
 
 def _weighted(found, guidance):
-    """The terms of the clean estimate as one direction, of their weights in rms."""
-    weights = {
-        "influence": strength.INFLUENCE * guidance.influence,
-        "transport": guidance.transport if guidance.moved.at == "z0" else 0.0,
-    }
+    """The terms of the clean estimate in one direction, of their weights in rms."""
+    weights = {"influence": _INFLUENCE * guidance.influence}
+    if guidance.moved.at == "z0":
+        weights["transport"] = guidance.transport
+
+    def unit(x):
+        length = rms(x)
+        return x / jnp.where(length > 0, length, 1.0)
+
     return sum(
-        strength.scaled(found[name].gradient, weight)
-        for name, weight in weights.items()
-        if weight
+        weights[name] * jax.vmap(unit)(term.gradient)
+        for name, term in found.items()
+        if name in weights
     )

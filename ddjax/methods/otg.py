@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from ddjax.diffusion import Generator, guided
 from ddjax.diffusion import schedule as schedules
-from ddjax.diffusion.guidance import deviation, influence, strength, transport
+from ddjax.diffusion.guidance import deviation, influence, transport
+from ddjax.diffusion.guidance.step import WINDOW
 from ddjax.methods import base
 from ddjax.models import Network
 from ddjax.types import Context, DistilledSet, Targets
@@ -49,7 +50,7 @@ def method(
     deviation_weight: float = 0.0,
     memory_size: int = deviation.IGD.size,
     influence_weight: float = 0.0,
-    window: Sequence[float] = strength.WINDOW,
+    window: Sequence[float] = WINDOW,
     real_set: int = 200,
 ) -> base.Method:
     """Samples from a generator, bent towards sets that stand for their class.
