@@ -110,6 +110,23 @@ def without_mosaics(config):
     config.recipes.edc.patch_shuffle = 1
 
 
+def sampling(**values):
+    """The section of OTG: the paper's, with our numbers where it could not be read.
+
+    Args:
+      **values: in place of what is here.
+    """
+    return {
+        "num_steps": 50,  # of one image
+        "layout": "classes",
+        "scale": 4.0,  # of classifier-free guidance
+        "transport_weight": 0.02,
+        "deviation_weight": 0.0,
+        "influence_weight": 0.0,
+        **values,
+    }
+
+
 def _quick(config):
     """Seconds on a CPU, on the embedded digits, with the same parts and path."""
     small = {

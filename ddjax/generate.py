@@ -6,13 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddjax import diffusion, optimizers, parallel, training
+from ddjax import optimizers, parallel, training
 from ddjax.data import augment, batches
 from ddjax.diffusion import Generator, objective
 
-__all__ = ["SCHEDULES", "Recipe", "init", "make_step", "schedule_of", "variables"]
-
-SCHEDULES = {"linear": diffusion.schedule.linear, "cosine": diffusion.schedule.cosine}
+__all__ = ["Recipe", "init", "make_step", "variables"]
 
 
 class Recipe(NamedTuple):
@@ -27,8 +25,6 @@ class Recipe(NamedTuple):
     ema: float = 0.9999  # of the parameters that are kept; see `optimizers.averaged`
     label_dropout: float = 0.1  # share of the images that are shown without a class
     flip: bool = True
-    schedule: str = "linear"  # of the noise, one of SCHEDULES
-    timesteps: int = 1000  # of the schedule
 
     def check(self) -> None:
         """ValueError for what cannot be."""
@@ -42,16 +38,8 @@ class Recipe(NamedTuple):
                 f"ema {self.ema} and label_dropout {self.label_dropout} must be at "
                 "least 0 and below 1."
             )
-        if self.schedule not in SCHEDULES:
-            known = ", ".join(SCHEDULES)
-            raise ValueError(f"unknown schedule {self.schedule!r}; known: {known}.")
         if self.decay not in ("constant", "cosine"):
             raise ValueError(f"unknown decay {self.decay!r}; known: constant, cosine.")
-
-
-def schedule_of(recipe: Recipe) -> diffusion.Schedule:
-    """The noise of all timesteps that a generator is trained with."""
-    return SCHEDULES[recipe.schedule](recipe.timesteps)
 
 
 def init(key: jax.Array, generator: Generator, recipe: Recipe) -> training.TrainState:
@@ -89,7 +77,7 @@ def make_step(generator: Generator, recipe: Recipe, num_examples: int):
       ValueError: see `Recipe.check`.
     """
     recipe.check()
-    optimizer, schedule = _optimizer(recipe), schedule_of(recipe)
+    optimizer, schedule = _optimizer(recipe), generator.schedule
 
     def step(state, index, shared, key):
         images, labels, autoencoder = shared

@@ -108,8 +108,13 @@ def _check_mosaics(config, arm, ipc, info, counts):
 
 def _check_teacher(config, arm, method, teacher, info):
     """ValueError if a method reads what the teacher has not."""
-    if "pool" in method.requires:
-        pool.check(config)
+    for stage, module in (
+        ("pool", pool),
+        ("generator", generator),
+        ("surrogates", surrogates),
+    ):
+        if stage in method.requires:
+            module.check(config)
     seen = reported(teacher, info)
     if "running" in method.requires and not seen["running"]:
         raise ValueError(

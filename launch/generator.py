@@ -18,7 +18,7 @@ from absl import logging
 
 from ddjax import autoencode, checkpoint, data, diffusion, generate, loop, parallel
 from ddjax import report as reports
-from ddjax.diffusion import Generator, Schedule
+from ddjax.diffusion import Generator
 from ddjax.models import generator_weights, layers
 from launch import inputs, meter, pictures, program, progress, teachers
 
@@ -32,7 +32,6 @@ class Made(NamedTuple):
 
     generator: Generator
     variables: Any  # of it, on the host
-    schedule: Schedule  # all steps it was trained with
     hash: str
     record: dict
 
@@ -54,31 +53,34 @@ def run(config, workdir) -> Made:
     Raises:
       ValueError: see `check`; or published weights do not fit.
     """
-    train, _ = inputs.load_data(config)
     check(config)
-    generator = build(config, train.info)
-    space, origin = _autoencoder(config, workdir, train)
-    schedule = generate.schedule_of(recipe_of(config))
+    train, _ = inputs.load_data(config)
+    generator, identity = build(config, train.info), hashes(config, workdir)
+    space = _autoencoder(config, workdir, train)
     if config.generator.restore:
-        denoiser, name = _published(config, train.info, generator)
+        denoiser = _published(config, train.info, generator)
         found = {"denoiser": denoiser, "autoencoder": space}
-        return Made(
-            generator, found, schedule, checkpoint.fingerprint(name, origin), {}
-        )
-    made_from = {
-        "version": 1,
-        "config": identity(config),
-        "seed": config.seed,
-        "data": data.fingerprint(train),
-        "autoencoder": origin,
-    }
-    stage = checkpoint.Stage(workdir, "generator", "denoiser", made_from)
+        return Made(generator, found, identity, {})
+    stage = _stage(config, workdir, train)
     if not stage.complete:
         _denoiser(config, stage, train, generator, space)
     shapes = jax.eval_shape(generator.init, jax.random.key(0))["denoiser"]
     denoiser = checkpoint.unflatten(stage.load(), shapes)
     found = {"denoiser": denoiser, "autoencoder": space}
-    return Made(generator, found, schedule, stage.hash, stage.record())
+    return Made(generator, found, identity, stage.record())
+
+
+def hashes(config, workdir) -> str:
+    """Tells a generator from others, trained or not."""
+    section, (train, _) = config.generator, inputs.load_data(config)
+    if not section.restore:
+        return _stage(config, workdir, train).hash
+    return checkpoint.fingerprint(
+        teachers.digest(section.restore),
+        *_labels(config, train.info),
+        identity(config),
+        _origin(config, workdir, train),
+    )
 
 
 def check(config) -> None:
@@ -102,8 +104,13 @@ def build(config, info) -> Generator:
     section, conv = config.generator, _conv(info)
     latents = section.space == "latents"
     autoencoder = section.autoencoder.to_dict() if latents else None
-    model = section.model.to_dict()
-    return diffusion.create(info, model=model, autoencoder=autoencoder, conv=conv)
+    return diffusion.create(
+        info,
+        model=section.model.to_dict(),
+        autoencoder=autoencoder,
+        noise=(section.schedule, section.timesteps),
+        conv=conv,
+    )
 
 
 def recipe_of(config) -> generate.Recipe:
@@ -120,7 +127,45 @@ def autoencoder_recipe_of(config) -> autoencode.Recipe:
 def identity(config) -> dict:
     """The part of the config that a denoiser depends on, but for its autoencoder."""
     section = config.generator
-    return {"model": section.model.to_dict(), **recipe_of(config)._asdict()}
+    noise = (section.schedule, section.timesteps)
+    return {"model": section.model.to_dict(), "noise": noise} | (
+        recipe_of(config)._asdict()
+    )
+
+
+def _stage(config, workdir, train) -> checkpoint.Stage:
+    """Where the denoiser of a config is kept."""
+    made_from = {
+        "version": 1,
+        "config": identity(config),
+        "seed": config.seed,
+        "data": data.fingerprint(train),
+        "autoencoder": _origin(config, workdir, train),
+    }
+    return checkpoint.Stage(workdir, "generator", "denoiser", made_from)
+
+
+def _space_stage(config, workdir, train) -> checkpoint.Stage:
+    """Where the autoencoder of a config is kept."""
+    options = config.generator.autoencoder.to_dict()
+    made_from = {
+        "version": 1,
+        "config": {"model": options, **autoencoder_recipe_of(config)._asdict()},
+        "seed": config.seed,
+        "data": data.fingerprint(train),
+    }
+    return checkpoint.Stage(workdir, "generator", "autoencoder", made_from)
+
+
+def _origin(config, workdir, train) -> str:
+    """Tells the autoencoder from others; "" where there is none."""
+    section = config.generator
+    if section.space == "pixels":
+        return ""
+    if path := section.restore_autoencoder:
+        digest = teachers.digest(path)
+        return checkpoint.fingerprint(digest, section.autoencoder.to_dict())
+    return _space_stage(config, workdir, train).hash
 
 
 def _conv(info):
@@ -179,27 +224,22 @@ def _trained(config, stage, training: Training, shared, key):
     return last, monitor.history
 
 
-def _autoencoder(config, workdir, train) -> tuple[Mapping, str]:
-    """Variables of the autoencoder, and what tells it from others; ({}, "") if none."""
+def _autoencoder(config, workdir, train) -> Mapping:
+    """Variables of the autoencoder; {} where there is none."""
     section = config.generator
     if section.space == "pixels":
-        return {}, ""
+        return {}
     options = section.autoencoder.to_dict()
     module = diffusion.build_autoencoder(train.info, options, _conv(train.info))
     shapes = jax.eval_shape(
         module.init, jax.random.key(0), jnp.zeros((1, *train.info.shape))
     )
     if path := section.restore_autoencoder:
-        found = generator_weights.load_autoencoder(path, shapes)
-        return found, checkpoint.fingerprint(teachers.digest(path), options)
-    recipe = autoencoder_recipe_of(config)
-    made_from = {
-        "version": 1,
-        "config": {"model": options, **recipe._asdict()},
-        "seed": config.seed,
-        "data": data.fingerprint(train),
-    }
-    stage = checkpoint.Stage(workdir, "generator", "autoencoder", made_from)
+        return generator_weights.load_autoencoder(path, shapes)
+    recipe, stage = (
+        autoencoder_recipe_of(config),
+        _space_stage(config, workdir, train),
+    )
     if not stage.complete:
         images, count = _in_memory(train), len(train.labels)
         training = Training(
@@ -216,16 +256,32 @@ def _autoencoder(config, workdir, train) -> tuple[Mapping, str]:
             found = autoencode.normalised(module, found, images[:: 1 + count // 2000])
             record = _record(train, found, history)
         stage.finish(checkpoint.flatten(found), {**record, **cost.record()})
-    return checkpoint.unflatten(stage.load(), shapes), stage.hash
+    return checkpoint.unflatten(stage.load(), shapes)
 
 
 def _published(config, info, generator):
-    """The denoiser of a file of weights, and what tells it from others.
+    """The denoiser of a file of weights.
 
     Raises:
       ValueError: the file does not fit, or the labels do not.
     """
-    section, count = config.generator, generator.num_classes
+    section, (labels, classes) = config.generator, _labels(config, info)
+    theirs = info._replace(classes=tuple(map(str, range(classes))))
+    shapes = jax.eval_shape(build(config, theirs).init, jax.random.key(0))["denoiser"]
+    found = generator_weights.load_dit(section.restore, shapes)
+    table = found["params"]["y_embedder.embedding_table"]["embedding"]
+    chosen = np.asarray(table)[[*labels, classes]]  # the last is no class
+    found["params"]["y_embedder.embedding_table"] = {"embedding": chosen}
+    return found
+
+
+def _labels(config, info) -> tuple[tuple[int, ...], int]:
+    """Which of the published classes each of ours is, and how many there are.
+
+    Raises:
+      ValueError: a class has none.
+    """
+    section, count = config.generator, info.num_classes
     labels = tuple(section.restore_labels) or tuple(range(count))
     classes = section.restore_classes or count
     if len(labels) != count or not all(0 <= label < classes for label in labels):
@@ -234,15 +290,7 @@ def _published(config, info, generator):
             f"needs one for each of the {count} classes of {info.name}: which of the "
             f"{classes} classes of {section.restore} it is, counted from 0."
         )
-    theirs = info._replace(classes=tuple(map(str, range(classes))))
-    shapes = jax.eval_shape(build(config, theirs).init, jax.random.key(0))["denoiser"]
-    found = generator_weights.load_dit(section.restore, shapes)
-    table = found["params"]["y_embedder.embedding_table"]["embedding"]
-    chosen = np.asarray(table)[[*labels, classes]]  # the last is no class
-    found["params"]["y_embedder.embedding_table"] = {"embedding": chosen}
-    model = section.model.to_dict()
-    identity = (teachers.digest(section.restore), labels, classes, model)
-    return found, checkpoint.fingerprint(*identity)
+    return labels, classes
 
 
 def _in_memory(train):
@@ -273,9 +321,7 @@ def _record(train, variables, history) -> dict:
 def _draw(config, stage, train, generator, variables, history) -> None:
     """samples.png, samples beside as many real images, and curves.png."""
     section, classes = config.generator, min(generator.num_classes, _CLASSES)
-    kept = diffusion.schedule.respaced(
-        generate.schedule_of(recipe_of(config)), section.picture.steps
-    )
+    kept = diffusion.schedule.respaced(generator.schedule, section.picture.steps)
 
     @functools.partial(jax.jit, static_argnums=2)
     def some(key, variables, scale):

@@ -37,7 +37,7 @@ def run(config, workdir) -> Surrogates:
     """
     check(config)
     train, test = inputs.load_data(config)
-    network = inputs.build_network(config.surrogates.model, train.info)
+    network = build(config, train.info)
     stage = stage_of(config, workdir, train)
     if not stage.complete:
         with meter.watch("surrogates") as cost:
@@ -56,6 +56,17 @@ def run(config, workdir) -> Surrogates:
     )
     variables = checkpoint.unflatten(stage.load(), shapes)
     return Surrogates(network, variables, epochs, stage.hash)
+
+
+def build(config, info) -> models.Network:
+    """The network of a config's surrogates."""
+    return inputs.build_network(config.surrogates.model, info)
+
+
+def hashes(config, workdir) -> str:
+    """Tells surrogates from others, trained or not."""
+    train, _ = inputs.load_data(config)
+    return stage_of(config, workdir, train).hash
 
 
 def check(config) -> None:

@@ -33,7 +33,7 @@ def pool_rows(plan) -> list[Row]:
     theirs = {  # one pool for all arms that have the same teacher
         json.dumps(found.squeeze.to_dict(), sort_keys=True): found
         for arm, ipc in itertools.product(methods(plan), config.recover.ipc)
-        if "pool" in _requires(plan, arm)
+        if "pool" in requires(plan, arm)
         for found in [variants.config_of(config, arm, ipc)]
     }
     count = int(plan.outline.counts.sum())
@@ -60,7 +60,8 @@ def pool_shapes(plan) -> tuple:
     return stacked, stacked
 
 
-def _requires(plan, arm) -> tuple[str, ...]:
+def requires(plan, arm) -> tuple[str, ...]:
+    """What an arm reads, see `methods.Method`."""
     ipc = plan.config.recover.ipc[0]
     info = plan.outline.info
     return arms.build(plan.config, arm, plan.teacher, info, ipc).requires
@@ -202,4 +203,4 @@ def methods(plan) -> list[str]:
 
 
 def needs_atoms(plan, arm) -> bool:
-    return arms.split(arm)[1] == "real" or "barycenter" in _requires(plan, arm)
+    return arms.split(arm)[1] == "real" or "barycenter" in requires(plan, arm)

@@ -56,6 +56,7 @@ def create(
     *,
     model: Mapping,
     autoencoder: Mapping | None = None,
+    noise: tuple[str, int] = ("linear", 1000),
     conv: Callable | None = None,
 ) -> Generator:
     """A diffusion transformer for the images and classes of a data set.
@@ -69,6 +70,7 @@ def create(
       model: options of `ddjax.models.dit.DiT`: "width", "depth", "heads", "patch",
         "learn_sigma" ...
       autoencoder: those of `ddjax.models.autoencoder.Autoencoder`; None for pixels.
+      noise: the schedule it is trained with, see `schedule.named`.
       conv: stands in for the autoencoder's convolutions; None for XLA's.
 
     Raises:
@@ -88,7 +90,8 @@ def create(
       ((3, 8, 8, 1), None, 1.0, (8, 8, 1))
     """
     frozen = None if autoencoder is None else _frozen(autoencoder)
-    return _create(info, _frozen(model), frozen, conv)
+    schedule.named(*noise)  # refuses
+    return _create(info, _frozen(model), frozen, tuple(noise), conv)
 
 
 def build_autoencoder(
@@ -116,7 +119,7 @@ def _frozen(options: Mapping) -> tuple:
 
 
 @functools.cache
-def _create(info, model, autoencoder, conv) -> Generator:
+def _create(info, model, autoencoder, noise, conv) -> Generator:
     between = _pixels(info)
     if autoencoder is not None:
         between = _latents(build_autoencoder(info, dict(autoencoder), conv), info)
@@ -134,7 +137,9 @@ def _create(info, model, autoencoder, conv) -> Generator:
     def denoise(variables, z, t, labels):
         return module.apply(variables["denoiser"], z, t, labels)
 
-    return Generator(init, denoise, encode, decode, latent_shape, info.num_classes)
+    return Generator(
+        init, denoise, encode, decode, latent_shape, info.num_classes, noise
+    )
 
 
 def _pixels(info):
