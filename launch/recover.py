@@ -210,7 +210,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
         chosen = _rows(teacher, seen, "random", ipc * factor**2, seed)
         chosen = chosen.reshape(-1, factor**2)
     key_images = program.key(config, "image", seed)
-    if drawn := min(method.real_set, *stats.class_counts(train)):
+    if drawn := min(method.real_set, *np.bincount(train.labels)):
         beside = _rows(teacher, seen, "random", drawn, seed).reshape(-1, drawn)
 
     def goals(rows):
