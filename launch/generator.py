@@ -191,7 +191,8 @@ def _autoencoder(config, workdir, train) -> tuple[Mapping, str]:
     )
     if path := section.restore_autoencoder:
         found = generator_weights.load_autoencoder(path, shapes)
-        return found, checkpoint.fingerprint(teachers.digest(path), options)
+        digest = teachers.digest(path, "generator.restore_autoencoder")
+        return found, checkpoint.fingerprint(digest, options)
     recipe = autoencoder_recipe_of(config)
     made_from = {
         "version": 1,
@@ -241,8 +242,8 @@ def _published(config, info, generator):
     chosen = np.asarray(table)[[*labels, classes]]  # the last is no class
     found["params"]["y_embedder.embedding_table"] = {"embedding": chosen}
     model = section.model.to_dict()
-    identity = (teachers.digest(section.restore), labels, classes, model)
-    return found, checkpoint.fingerprint(*identity)
+    digest = teachers.digest(section.restore, "generator.restore")
+    return found, checkpoint.fingerprint(digest, labels, classes, model)
 
 
 def _in_memory(train):
