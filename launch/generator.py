@@ -76,7 +76,7 @@ def hashes(config, workdir) -> str:
     if not section.restore:
         return _stage(config, workdir, train).hash
     return checkpoint.fingerprint(
-        teachers.digest(section.restore),
+        teachers.digest(section.restore, "generator.restore"),
         *_labels(config, train.info),
         identity(config),
         _origin(config, workdir, train),
@@ -163,7 +163,7 @@ def _origin(config, workdir, train) -> str:
     if section.space == "pixels":
         return ""
     if path := section.restore_autoencoder:
-        digest = teachers.digest(path)
+        digest = teachers.digest(path, "generator.restore_autoencoder")
         return checkpoint.fingerprint(digest, section.autoencoder.to_dict())
     return _space_stage(config, workdir, train).hash
 
