@@ -145,13 +145,8 @@ def base():
     # Networks whose gradients guide what a generator samples, and how they are trained:
     # one of their kind, kept at the epochs where its gradients have turned (IGD).
     config.surrogates = {
-        "model": {
-            "name": "convnet",
-            "width": 128,
-            "depth": 3,  # IGD: 6, at 256 pixels
-            "norm": "instance",  # no running statistics: an image alone is a batch
-            "initializer": "torch",
-        },
+        # Without running statistics. IGD: 128 wide and 6 deep, for 256 pixels.
+        "model": {**convnet, "norm": "instance"},
         "optimizer": "sgd",
         "learning_rate": 0.01,  # constant
         "momentum": 0.9,
@@ -161,6 +156,7 @@ def base():
         "crop_scale": (1.0, 1.0),
         "flip": False,
         "threshold": 0.7,  # cosine to the last kept epoch, below which one is kept
+        "most": 4,  # epochs kept; where there would be more, the threshold is lowered
         "images": 200,  # of each class, at most, whose mean gradient counts
     }
 

@@ -73,14 +73,15 @@ def check(config) -> None:
     """Refuses surrogates that cannot be trained or chosen.
 
     Raises:
-      ValueError: no epochs or images, or a threshold outside (0, 1].
+      ValueError: no epochs or images, nothing to keep, or a threshold outside (0, 1].
     """
     section = config.surrogates
-    if section.epochs < 1 or section.images < 1 or not 0 < section.threshold <= 1:
+    least = min(section.epochs, section.images, section.most)
+    if least < 1 or not 0 < section.threshold <= 1:
         raise ValueError(
-            f"surrogates has {section.epochs} epochs, {section.images} images and "
-            f"threshold {section.threshold}; it needs 1 or more of both, and a cosine "
-            "above 0, at most 1."
+            f"surrogates has {section.epochs} epochs, {section.images} images, most "
+            f"{section.most} and threshold {section.threshold}; it needs 1 or more of "
+            "each, and a cosine above 0, at most 1."
         )
 
 
@@ -152,28 +153,30 @@ def _keep(stage, epoch, state) -> None:
 
 def _choose(config, stage, network, train) -> tuple[dict, dict]:
     """The arrays of the stacked variables that are kept, and the record."""
-    # The gradients are in a loop over images: see `Network.in_loops`.
-    apply_fn = (network.in_loops if parallel.is_cpu() else network).apply
+    ages = [_part(stage, network, e) for e in range(config.surrogates.epochs + 1)]
     examples = class_images(train, config.surrogates.images)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-
-    def variables_of(epoch):
-        arrays = stage.load_part(f"epoch{epoch}")
-        if arrays is None:
-            raise ValueError(
-                f"the variables of epoch {epoch} in {stage.folder} are lost; remove "
-                "the folder to have the surrogates trained again."
-            )
-        return checkpoint.unflatten(arrays, shapes)
-
-    everything = range(config.surrogates.epochs + 1)
-    gradients = (
-        class_gradients(apply_fn, variables_of(e), examples) for e in everything
-    )
-    epochs = influence.chosen(gradients, config.surrogates.threshold)
-    kept = [variables_of(epoch) for epoch in epochs]
+    cosines = turning(network, ages, examples)
+    section = config.surrogates
+    epochs, threshold = influence.chosen(cosines, section.threshold, section.most)
+    kept = [ages[epoch] for epoch in epochs]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kept)
-    return checkpoint.flatten(stacked), {"epochs": epochs}
+    return checkpoint.flatten(stacked), {"epochs": epochs, "threshold": threshold}
+
+
+def _part(stage, network, epoch):
+    """The variables of an epoch.
+
+    Raises:
+      ValueError: they are not there.
+    """
+    arrays = stage.load_part(f"epoch{epoch}")
+    if arrays is None:
+        raise ValueError(
+            f"the variables of epoch {epoch} in {stage.folder} are lost; remove the "
+            "folder to have the surrogates trained again."
+        )
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    return checkpoint.unflatten(arrays, shapes)
 
 
 def class_images(train, count: int) -> np.ndarray:
@@ -184,17 +187,27 @@ def class_images(train, count: int) -> np.ndarray:
     return np.stack([train.images[p.start : p.start + count] for p in places])
 
 
-def class_gradients(apply_fn, variables, examples):
-    """The mean gradient of every class, [C, ...] each.
+def turning(network, ages, examples) -> np.ndarray:
+    """The cosines [T, T] between the mean gradients at two ages, averaged over classes.
+
+    A class at a time: its gradients at all ages take the memory of as many networks.
 
     Args:
-      apply_fn: of the network; see `influence.parameter_gradient`.
-      variables: of the network.
+      network: of the ages.
+      ages: T variables.
       examples: [C, n, H, W, ch] uint8.
     """
-    gradient = _gradient(apply_fn)
-    found = [gradient(variables, images, k) for k, images in enumerate(examples)]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(found))
+    # The gradients are in a loop over images: see `Network.in_loops`.
+    gradient = _gradient((network.in_loops if parallel.is_cpu() else network).apply)
+    total = np.zeros((len(ages), len(ages)))
+    for label, images in enumerate(examples):
+        found = [gradient(variables, images, label) for variables in ages]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(found))
+        total += np.asarray(_similarities(stacked))
+    return total / len(examples)
+
+
+_similarities = jax.jit(influence.similarities)
 
 
 @functools.lru_cache(maxsize=8)

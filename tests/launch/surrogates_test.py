@@ -1,11 +1,14 @@
 """Surrogates: which epochs are kept, and what is kept when the program ends early."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import default
-from ddjax import checkpoint, squeeze
+from ddjax import checkpoint, losses, squeeze
 from ddjax.diffusion.guidance import influence
 from launch import inputs, progress, surrogates
 from launch import squeeze as squeeze_stage
@@ -14,7 +17,7 @@ from launch import squeeze as squeeze_stage
 def config_with(**changes):
     config = default.get_config("quick")
     # At a cosine of 1 every epoch has turned, so all are kept.
-    config.surrogates.update(**{"epochs": 3, "threshold": 1.0, **changes})
+    config.surrogates.update(**{"epochs": 3, "threshold": 1.0, "most": 9, **changes})
     return config
 
 
@@ -73,21 +76,44 @@ def test_epochs_are_kept_where_the_gradients_have_turned(made, tmp_path):
     train, _ = inputs.load_data(config)
     examples = surrogates.class_images(train, config.surrogates.images)
     assert examples.shape == (10, 20, 8, 8, 1)
-    apply_fn = found.network.in_loops.apply
-    gradients = [
-        surrogates.class_gradients(
-            apply_fn, jax.tree.map(lambda x, e=e: x[e], found.variables), examples
+    ages = [jax.tree.map(lambda x, e=e: x[e], found.variables) for e in range(4)]
+    cosines = surrogates.turning(found.network, ages, examples)
+    np.testing.assert_allclose(cosines[0, 1], by_hand(found, examples), atol=1e-5)
+    for limit in ({"threshold": float(cosines[0, 1:].min() + 1) / 2}, {"most": 2}):
+        limits = {"threshold": 1.0, "most": 9, **limit}
+        expected, threshold = influence.chosen(cosines, **limits)
+        assert 1 < len(expected) < 4
+        fewer = surrogates.run(config_with(**limit), tmp_path)
+        assert fewer.epochs == tuple(expected)
+        for some, whole in zip(leaves(fewer.variables), leaves(found.variables)):
+            np.testing.assert_array_equal(some, whole[expected])
+        record = checkpoint.record(
+            surrogates.stage_of(config_with(**limit), tmp_path, train).folder
         )
-        for e in range(4)
-    ]
-    cosines = [influence.similarity(g, gradients[0]) for g in gradients[1:]]
-    threshold = float(min(cosines) + 1.0) / 2
-    expected = influence.chosen(gradients, threshold)
-    assert 1 < len(expected) < 4
-    fewer = surrogates.run(config_with(threshold=threshold), tmp_path)
-    assert fewer.epochs == tuple(expected)
-    for ages, some in zip(leaves(found.variables), leaves(fewer.variables)):
-        np.testing.assert_array_equal(ages[expected], some)
+        assert record["threshold"] == pytest.approx(threshold)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def slope(apply_fn, variables, images, label):
+    def loss(params):
+        logits, _ = apply_fn({**variables, "params": params}, images / np.float32(255))
+        return losses.cross_entropy(logits, jnp.full(len(images), label))
+
+    return jax.grad(loss)(variables["params"])
+
+
+def by_hand(found, examples):
+    """The mean cosine between the class gradients of the first two ages."""
+    cosines = []
+    for label, images in enumerate(examples):
+        flat = []
+        for e in range(2):
+            variables = jax.tree.map(lambda x, e=e: x[e], found.variables)
+
+            gradient = slope(found.network.apply, variables, images, label)
+            flat.append(np.concatenate([x.ravel() for x in leaves(gradient)]))
+        cosines.append(flat[0] @ flat[1] / np.prod(np.linalg.norm(flat, axis=1)))
+    return np.mean(cosines)
 
 
 def test_they_are_not_trained_twice(made, monkeypatch):
@@ -142,6 +168,6 @@ def test_the_schedule_of_teachers_is_known_only_where_it_acts():
 
 
 def test_what_are_no_surrogates_is_refused():
-    for changes in ({"epochs": 0}, {"images": 0}, {"threshold": 0.0}):
-        with pytest.raises(ValueError, match="needs 1 or more of both"):
+    for changes in ({"epochs": 0}, {"most": 0}, {"threshold": 0.0}):
+        with pytest.raises(ValueError, match="needs 1 or more of each"):
             surrogates.check(config_with(**changes))

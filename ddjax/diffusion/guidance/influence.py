@@ -4,10 +4,11 @@ There are loops over checkpoints, and images with parameters of their own: on a 
 the `apply` of a network's `in_loops`, whose convolutions are products of matrices.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddjax.losses import cross_entropy
 
@@ -15,7 +16,7 @@ __all__ = [
     "bank",
     "chosen",
     "parameter_gradient",
-    "similarity",
+    "similarities",
     "value_and_gradient",
 ]
 
@@ -128,39 +129,66 @@ def value_and_gradient(
     return 1 - cosines.mean(), -gradients.mean(0)
 
 
-def similarity(one, other) -> jax.Array:
-    """The mean over classes of the cosine of their gradients, <g, h> / (|g| |h| + 1e-6).
+def similarities(gradients) -> jax.Array:
+    """The cosines between the gradients of one class at several epochs.
+
+        c_ef = <g_e, g_f> / (|g_e| |g_f| + 1e-6)
 
     Args:
-      one: tree of gradients, [C, ...] each.
-      other: the same.
+      gradients: tree, [T, ...] each.
 
     Returns:
-      Scalar in [-1, 1].
+      [T, T] in [-1, 1]; their mean over classes is what `chosen` reads.
     """
-    return jnp.mean(jax.vmap(_cosine)(one, other))
+    leaves = [x.reshape(len(x), -1) for x in jax.tree.leaves(gradients)]
+    precisely = jax.lax.Precision.HIGHEST
+    products = sum(jnp.matmul(x, x.T, precision=precisely) for x in leaves)
+    norms = jnp.sqrt(jnp.diagonal(products))
+    return products / (norms[:, None] * norms + _OFFSET)
 
 
-def chosen(gradients: Iterable, threshold: float = 0.7) -> list[int]:
+def chosen(
+    similarities: np.ndarray, threshold: float = 0.7, most: int | None = None
+) -> tuple[list[int], float]:
     """The epochs at which the gradients of the classes have turned.
 
-    Epoch 0, and every later one at which `similarity` to the last one chosen is below
-    the threshold. The gradients are asked for in turn, and two are held at a time.
+    Epoch 0, and every later one whose similarity to the last one chosen is below the
+    threshold. Where a network has learnt all it can, its small gradients turn at every
+    epoch; so if more than `most` are chosen, the threshold is lowered to the highest of
+    the similarities at which there are no more than that.
 
     Args:
-      gradients: of every epoch from 0 (before training), trees [C, ...].
-      threshold: in (0, 1]; more epochs for a higher one. IGD's ConvNet-6 gave 4 of 50.
+      similarities: [T, T], means over classes of the cosines between two epochs.
+      threshold: in (0, 1]; more epochs for a higher one.
+      most: 1 or more epochs, at most; None for as many as there are. IGD's rule has
+        no such bound, and gave 3 or 4 of 50.
 
     Returns:
-      Ascending indices.
+      Ascending indices, and the threshold that gave them.
+
+    Raises:
+      ValueError: `most` is below 1.
 
     Reference: as `parameter_gradient`, which found four chosen ones better than ten at
       regular distances.
     """
-    kept, last = [], None
-    for epoch, found in enumerate(gradients):
-        if last is None or similarity(found, last) < threshold:
-            kept, last = [*kept, epoch], found
+    if most is not None and most < 1:
+        raise ValueError(f"at most {most} epochs cannot be chosen; allow 1 or more.")
+    similarities = np.asarray(similarities)
+    kept = _walk(similarities, threshold)
+    if most is None or len(kept) <= most:
+        return kept, threshold
+    lower = np.unique(similarities[similarities < threshold])[::-1]
+    # At the lowest of all similarities none is below: epoch 0 alone.
+    found = next(x for x in lower if len(_walk(similarities, x)) <= most)
+    return _walk(similarities, found), float(found)
+
+
+def _walk(similarities, threshold) -> list[int]:
+    kept = [0]
+    for epoch in range(1, len(similarities)):
+        if similarities[epoch, kept[-1]] < threshold:
+            kept.append(epoch)
     return kept
 
 

@@ -158,32 +158,31 @@ def test_gradients_that_vanish_are_no_nan(network, checkpoints, bank, images):
 class TestChoosing:
     @staticmethod
     def turned(angles):
-        """Two classes whose gradients have been turned by so many degrees."""
-        angles = jnp.deg2rad(jnp.array(angles))
-        both = jnp.stack([jnp.cos(angles), jnp.sin(angles)], 1)
-        return [{"w": jnp.stack([x, 5 * x])} for x in both]
+        """Cosines of gradients that have been turned by so many degrees."""
+        angles = jnp.deg2rad(jnp.array(angles, float))
+        directions = jnp.stack([jnp.cos(angles), jnp.sin(angles)], 1)
+        return influence.similarities({"w": 5 * directions})
+
+    def test_similarities_are_cosines(self):
+        gradients = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+        found = influence.similarities({"a": gradients[:, :1], "b": gradients[:, 1:]})
+        flat = gradients.reshape(4, -1)
+        flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+        np.testing.assert_allclose(found, flat @ flat.T, atol=1e-6)
+        assert np.isfinite(influence.similarities({"a": jnp.zeros((2, 3))})).all()
 
     def test_keeps_an_epoch_once_the_gradient_has_turned(self):
         """cos 46 degrees is below 0.7, cos 45 above; each from the last one kept."""
-        assert influence.chosen(self.turned([0, 20, 45, 46, 60, 91, 92, 93])) == [
-            0,
-            3,
-            6,
-        ]
+        cosines = self.turned([0, 20, 45, 46, 60, 91, 92, 93])
+        assert influence.chosen(cosines) == ([0, 3, 6], 0.7)
 
-    def test_counts_all_classes_alike(self):
-        one, other = self.turned([0, 90])
-        mixed = {"w": jnp.stack([one["w"][0], other["w"][1]])}
-        assert influence.similarity(one, mixed) == pytest.approx(0.5, abs=1e-6)
-        assert influence.chosen([one, mixed], 0.4) == [0]
-        assert influence.chosen([one, mixed], 0.6) == [0, 1]
-
-    def test_asks_for_one_epoch_at_a_time(self):
-        asked = []
-
-        def gradients():
-            for i, x in enumerate(self.turned([0, 80, 10])):
-                asked.append(i)
-                yield x
-
-        assert influence.chosen(gradients()) == [0, 1, 2] and asked == [0, 1, 2]
+    def test_lowers_the_threshold_for_no_more_than_so_many(self):
+        """Seven turns of 50 degrees, each of which counts; every second one does not."""
+        cosines = self.turned(50 * np.arange(8) % 360)
+        assert influence.chosen(cosines)[0] == list(range(8))
+        kept, threshold = influence.chosen(cosines, most=4)
+        assert kept == [0, 2, 4, 6]
+        assert np.cos(np.deg2rad(100)) < threshold <= np.cos(np.deg2rad(50)) + 1e-6
+        assert influence.chosen(cosines, most=1)[0] == [0]
+        with pytest.raises(ValueError, match="at most 0 epochs"):
+            influence.chosen(cosines, most=0)
