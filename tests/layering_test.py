@@ -13,7 +13,7 @@ LAYERS = [
     {"matching"},
     {"methods", "loop", "training", "attacks"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
-    | {"patches", "quality", "tables", "export", "landscape"},
+    | {"patches", "quality", "tables", "export", "landscape", "ensemble"},
     {"pipeline", "page"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
