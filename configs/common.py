@@ -22,6 +22,13 @@ _TYPES = {
     "loss": str,
     "temperature": float,
     "ema": float,
+    "hard_share": float,
+    "ot_weight": float,
+    "ot_temperature": float,
+    "ot_epsilon": float,
+    "ot_iterations": int,
+    "ot_on": str,
+    "ot_gradient": str,
 }
 
 

@@ -236,6 +236,16 @@ def base():
     config.recipes.dm.dsa = common.WITHOUT_FLIP
     common.without_mosaics(config)
 
+    # Of labels with "+lia", which several teachers give: the mean of the first few, by
+    # images per class. Arms with a teacher of their own keep it alone.
+    config.relabel = {
+        "teachers": ("",),  # names of config.teachers, best first; "": the main one
+        # How many: pairs (ipc, teachers from it on), or one number for every ipc.
+        "schedule": ((1, 1), (10, 2), (50, 4), (100, 6)),
+        "average": "logits",  # or "probs"
+        "standardise": False,  # first scales the logits of each to one norm
+    }
+
     config.student = config_dict.ConfigDict()
     # Networks to train, by a name of one's own; VGG-11 needs 28 pixels.
     config.student.models = {
@@ -259,6 +269,7 @@ def base():
     config.evaluate.sets = ()  # folders of sets from elsewhere: launch.import_set
     # "hard": classes. "single": the teacher's logits on each image. "stored": those on
     # every view. "online": the same, but students ask the teacher, nothing is stored.
+    # "+lia" behind one of these three: several teachers, see config.relabel.
     config.evaluate.labels = ("hard", "stored")
     # Sections of config.recipes; "wmdd+plain": the same without any augmentation.
     config.evaluate.recipes = ("wmdd",)

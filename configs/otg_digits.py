@@ -24,13 +24,14 @@ def base():
     config.recover.start = "noise"
     config.methods.otg = common.sampling(scale=1.5, window=(2e-4, 0.2))
     config.changes = changes()
-    # Who labels beside the ConvNet, where labels are "+lia".
     config.teachers = {
         "resnet": {"model": {"name": "resnet18", "width": 16, "stem": "3x3"}},
         "mobilenet": {"model": {"name": "mobilenet_v2", "width": 0.25}},
     }
-    config.evaluate.recipes = ("edc",)
-    config.evaluate.labels = ("hard", "stored")
+    # Who labels, where labels are "+lia": in the order of accuracy.
+    config.relabel.teachers = ("", "resnet", "mobilenet")
+    config.evaluate.recipes = ("edc", "edc_otm")
+    config.evaluate.labels = ("hard", "stored", "stored+lia")
     config.evaluate.whole_epochs = 0
     config.evaluate.against = (
         "random",

@@ -23,10 +23,11 @@ from ddjax import (
     selection,
     squeeze,
     stats,
-    student,
+    tables,
 )
 from launch import (
     atoms,
+    ensembles,
     generator,
     inputs,
     pool,
@@ -80,9 +81,20 @@ def check_with(config, info, counts, streamed: bool) -> None:
         elif name == "rded":
             for ipc in config.recover.ipc:
                 patches.check(ipc, info, counts)
-    _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
+    _one_of("evaluate.labels", config.evaluate.labels, tables.LABELS)
+    if ensembles.asked(config):
+        _check_labellers(config, info)
     _check_squeeze(config.squeeze)
     atoms.options(config.stats)
+
+
+def _check_labellers(config, info):
+    """ValueError for teachers of labels that cannot be trained."""
+    ensembles.check(config, config.recover.ipc)
+    for name in config.relabel.teachers:
+        theirs = ensembles.config_of(config, name, config.recover.ipc[0])
+        _check_squeeze(theirs.squeeze)
+        inputs.build_network(theirs.squeeze.model, info)
 
 
 def _check_squeeze(section):

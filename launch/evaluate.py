@@ -29,6 +29,7 @@ from launch import (
     runs,
     sources,
     strengths,
+    sureness,
 )
 
 _ATTACKS = flags.DEFINE_list(
@@ -48,11 +49,13 @@ def run(config, workdir) -> list[dict]:
     records = [row for cell in found for row in cell.records()]
     sets = _measured(config, workdir, source) if config.evaluate.quality else []
     attacked = robustness.measure(config, workdir, found)
+    labels = sureness.measure(config, workdir, found)
     flatness = landscapes.measure(config, workdir, source)
     ours = source(arms.ours(config), config.recover.ipc[0]).teacher  # it is there
     if parallel.is_primary():
         made = runs.assemble(config, workdir, ours, records, sets)
         made |= {**attacked, "landscapes": flatness, "strengths": tried}
+        made |= {"labels": labels} if labels else {}
         report.write(workdir, made)
     return records
 

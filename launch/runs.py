@@ -40,6 +40,8 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
     """
     once = shared(config, teacher)
     used = {teacher.hash, *(row[k] for row in students for k in ("images", "teacher"))}
+    for row in students:
+        used |= set(row.get("labellers", {}).get("teachers", ()))
     return {
         "version": 2,
         "name": config.name,

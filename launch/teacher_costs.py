@@ -11,7 +11,7 @@ import numpy as np
 
 from ddjax import data, parallel, squeeze, stats
 from ddjax.types import DataInfo
-from launch import arms, atoms, pool, shapes, variants
+from launch import arms, atoms, ensembles, inputs, pool, shapes, variants
 from launch import squeeze as squeeze_stage
 from launch.shapes import FLOAT, Row
 
@@ -24,7 +24,24 @@ def teacher_rows(plan) -> list[Row]:
     for theirs in variants.others(plan.config, shapes.ours_and_others(plan)):
         other = plan._replace(config=theirs)
         rows += squeeze_rows(other) + stats_rows(other)
-    return rows + pool_rows(plan)
+    return rows + label_rows(plan) + pool_rows(plan)
+
+
+def label_rows(plan) -> list[Row]:
+    """Teachers that label and are no arm's: trained, and not looked through."""
+    if not ensembles.asked(plan.config):
+        return []
+    there = variants.others(plan.config, shapes.ours_and_others(plan))
+    known = {c.squeeze.to_json_best_effort() for c in (plan.config, *there)}
+    rows = []
+    for theirs in ensembles.others(plan.config):
+        if theirs.squeeze.to_json_best_effort() not in known:
+            info, section = plan.outline.info, theirs.squeeze.model
+            network = inputs.build_network(section, info)
+            variables = jax.eval_shape(network.init, shapes.key())
+            other = plan._replace(config=theirs, teacher=network, variables=variables)
+            rows += squeeze_rows(other._replace(known={}))
+    return rows
 
 
 def pool_rows(plan) -> list[Row]:

@@ -12,18 +12,9 @@ LAYERS = [
     | {"optimizers", "selection"},
     {"matching", "diffusion"},
     {"methods", "loop", "training", "attacks"},
-    {
-        "squeeze",
-        "stats",
-        "recover",
-        "relabel",
-        "student",
-        "recipes",
-        "report",
-        "generate",
-        "autoencode",
-    }
-    | {"patches", "quality", "tables", "export", "landscape"},
+    {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
+    | {"patches", "quality", "tables", "export", "landscape", "ensemble"}
+    | {"generate", "autoencode"},
     {"pipeline", "page"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
