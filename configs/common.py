@@ -161,7 +161,8 @@ def _quick(config):
     config.squeeze.batch_size = 128
     config.generator.space = "pixels"
     config.generator.model = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
-    config.generator.update(num_steps=12, batch_size=32, restore="", restore_labels=())
+    config.generator.update(num_steps=12, batch_size=32)
+    config.generator.update(restore="", restore_classes=0, restore_labels=())
     config.generator.picture = {"steps": "5", "scale": 1.5}
     config.recover.ipc = (2,)
     config.recover.sets = 1
