@@ -180,8 +180,11 @@ def _part(stage, network, epoch):
 
 
 def class_images(train, count: int) -> np.ndarray:
-    """The first images of each class, [C, n, H, W, ch] uint8: n = count, or as many as
-    the smallest class has."""
+    """The first images of each class, as many of each: at most `count`.
+
+    Returns:
+      [C, n, H, W, ch] uint8; n is the size of the smallest class, where that is less.
+    """
     places = data.class_slices(train)
     count = min(count, *(place.stop - place.start for place in places))
     return np.stack([train.images[p.start : p.start + count] for p in places])

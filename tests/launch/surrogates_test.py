@@ -171,3 +171,15 @@ def test_what_are_no_surrogates_is_refused():
     for changes in ({"epochs": 0}, {"most": 0}, {"threshold": 0.0}):
         with pytest.raises(ValueError, match="needs 1 or more of each"):
             surrogates.check(config_with(**changes))
+
+
+def test_hosts_train_together(hosts, tmp_path):
+    """Two of them make nearly the same surrogates as one: sums are in another order."""
+    config = default.get_config("quick")
+    hosts.start(tmp_path / "two", tmp_path / "log", module="surrogates")
+    assert hosts.end() == [0, 0], (tmp_path / "log0").read_text()[-2000:]
+    alone = surrogates.run(config, tmp_path / "one")
+    together = surrogates.run(config, tmp_path / "two")  # which are there already
+    assert together.epochs == alone.epochs
+    for one, other in zip(leaves(alone.variables), leaves(together.variables)):
+        np.testing.assert_allclose(one, other, atol=1e-4)

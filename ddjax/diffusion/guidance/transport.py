@@ -104,8 +104,9 @@ def value_and_gradient(
       options: numbers only.
 
     Returns:
-      The value, in units of the cost, and its gradient [d] in these per unit of u.
-      Its length falls as 1 / n, as the mass of a point does.
+      The value, in units of the cost (with "capacity" that of what is moved, and the
+      entropy of all), and its gradient [d] in these per unit of u. The gradient falls
+      as 1 / n, as the mass of a point does.
 
     Raises:
       ValueError: `count` is known and leaves no row; see `Options.check`.
