@@ -1,6 +1,7 @@
 """Guided sampling of CIFAR-10 by a generator of our own, trained from scratch.
 
-Method:   as configs/otg_digits.py. The authors sampled CIFAR-100 in a way they do not
+Method:   OTG, LIA and OTM, https://arxiv.org/abs/2512.00308, as in
+          configs/otg_digits.py. The authors sampled CIFAR-100 in a way they do not
           tell; this generator has never seen another image.
 Command:  python -m launch.evaluate --config=configs/otg_cifar10.py
 Hardware: one GPU; the generator is 36 GFLOP an image and step, 5 million images.

@@ -15,7 +15,9 @@ def get_config(arg=None):
     config = default.base()
     config.name = "otg_digits"
     ablation(config)
-    config.methods.otg = common.sampling(scale=1.5, window=(2e-4, 0.2))
+    config.methods.otg = common.sampling(
+        scale=1.5, window=(2e-4, 0.2), first="capacity"
+    )
     config.teachers = {
         "resnet": {"model": {"name": "resnet18", "width": 16, "stem": "3x3"}},
         "mobilenet": {"model": {"name": "mobilenet_v2", "width": 0.25}},

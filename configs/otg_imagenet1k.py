@@ -1,6 +1,7 @@
 """Guided sampling of ImageNet-1K by DiT-XL/2, with its published weights.
 
-Method:   as configs/otg_digits.py, with the papers' networks, steps and scales.
+Method:   OTG, LIA and OTM, https://arxiv.org/abs/2512.00308, as in
+          configs/otg_digits.py, with the papers' networks, steps and scales.
 Command:  python -m launch.prepare --name=imagenet2012, which says where the archives
           belong, and then
           python -m launch.evaluate --config=configs/otg_imagenet1k.py

@@ -1,6 +1,7 @@
 """Guided sampling of ImageNette at 64 pixels by a generator trained from scratch.
 
-Method:   as configs/otg_digits.py. Authors sample 256 pixels from a network that was
+Method:   OTG, LIA and OTM, https://arxiv.org/abs/2512.00308, as in
+          configs/otg_digits.py. The authors sample 256 pixels from a network that was
           trained on all of ImageNet; this one has seen these 9,469 images alone, some
           150 times each, before it would remember them: see the distances to the
           nearest training images in the report.
