@@ -103,7 +103,7 @@ def base():
         "dtype": "float32",  # or "bfloat16"
         "remat": False,  # less memory for more time
     }
-    config.generator.num_steps = 6000
+    config.generator.num_steps = 4000
     config.generator.batch_size = 64
     config.generator.learning_rate = 2e-3  # of AdamW
     config.generator.warmup = 200  # steps, from 0
@@ -114,8 +114,8 @@ def base():
     config.generator.ema = 0.995
     config.generator.label_dropout = 0.1  # share shown without their class
     config.generator.flip = False
-    # Of the noise, over so many timesteps. "linear" is DiT's and too noisy for images
-    # of few pixels; "cosine".
+    # Of the noise, over so many timesteps: "linear" as DiT has it, or "cosine", with
+    # less noise at most of them, as images of few pixels need.
     config.generator.schedule = "cosine"
     config.generator.timesteps = 1000
     config.generator.autoencoder = {  # options of ddjax/models/autoencoder.py
