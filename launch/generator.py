@@ -94,6 +94,7 @@ def check(config) -> None:
     if section.space not in _SPACES:
         known = ", ".join(_SPACES)
         raise ValueError(f"unknown generator.space {section.space!r}; known: {known}.")
+    diffusion.schedule.named(section.schedule, section.timesteps)
     recipe_of(config).check()
     if section.space == "latents":
         autoencoder_recipe_of(config).check()

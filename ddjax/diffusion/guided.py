@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddjax.diffusion import steps
 from ddjax.diffusion.generator import Generator
@@ -16,9 +17,10 @@ from ddjax.diffusion.guidance.step import WINDOW, normalised, rms, window
 from ddjax.diffusion.sampling import check_sampler, predict
 from ddjax.diffusion.schedule import Schedule
 
-_INFLUENCE = 0.0015  # of IGD's code, beside its k
-
 __all__ = ["Guidance", "Memory", "Sampler", "make_step", "remember"]
+
+_TERMS = ("transport", "deviation", "influence")
+_INFLUENCE = 0.0015  # of IGD's code, beside its k
 
 
 class Sampler(NamedTuple):
@@ -41,11 +43,21 @@ class Guidance(NamedTuple):
     moved: Options = PRESETS["paper"]
     remembered: DeviationOptions = IGD
 
+    def check(self) -> None:
+        """ValueError for what cannot be."""
+        self.moved.check()
+        self.remembered.check()
+        for name in _TERMS:
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(
+                    f"the strength of {name} guidance is {getattr(self, name)}; it must "
+                    "be 0 (none) or more."
+                )
+
     @property
     def names(self) -> tuple[str, ...]:
         """The terms that act."""
-        terms = ("transport", "deviation", "influence")
-        return tuple(name for name in terms if getattr(self, name))
+        return tuple(name for name in _TERMS if getattr(self, name))
 
     @property
     def estimates(self) -> bool:
@@ -118,6 +130,7 @@ def make_step(
       itself; ours the half with the class, and all terms at once.
     """
     check_sampler(sampler.kind)
+    guidance.check()
     schedule = sampler.schedule
     inside = window(schedule, guidance.window)
     terms = _make_terms(generator, guidance, surrogate)

@@ -45,7 +45,7 @@ def test_what_is_made_is_a_generator(made):
     found, workdir = made
     shapes = jax.eval_shape(found.generator.init, jax.random.key(0))
     assert jax.tree.structure(found.variables) == jax.tree.structure(shapes)
-    assert found.schedule.num_steps == 1000
+    assert found.generator.schedule.num_steps == 1000
     assert found.record["parameters"] == sum(x.size for x in leaves(found.variables))
     assert 0 < found.record["loss"] < 2
     assert found.record["seconds"] > 0
@@ -97,7 +97,7 @@ def test_the_space_of_an_autoencoder_is_made_first(latent):
     z = jax.jit(found.generator.encode)(found.variables, train.images / 255.0)
     assert float(z.std()) == pytest.approx(1.0, rel=0.05)
     labels = np.array([0, 9])
-    kept = diffusion.schedule.respaced(found.schedule, "3")
+    kept = diffusion.schedule.respaced(found.generator.schedule, "3")
     z = diffusion.sample(
         jax.random.key(0), found.generator, found.variables, labels, schedule=kept
     )

@@ -151,6 +151,8 @@ class TestOptions:
             ({"preset": "papr"}, "unknown preset 'papr'.*paper"),
             ({"at": "z1"}, "unknown at 'z1'.*z0_detached"),
             ({"sampler": "euler"}, "unknown sampler 'euler'.*ddpm"),
+            ({"deviation_weight": -1.0}, "strength of deviation guidance is -1"),
+            ({"window": (0.1, 0.01)}, "from 0.1 to 0.01; it needs"),
         ],
     )
     def test_unknown_words_are_refused(self, mixture, options, told):
