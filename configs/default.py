@@ -242,6 +242,8 @@ def base():
         "teachers": ("",),  # names of config.teachers, best first; "": the main one
         # How many: pairs (ipc, teachers from it on), or one number for every ipc.
         "schedule": ((1, 1), (10, 2), (50, 4), (100, 6)),
+        # Instead: the best on a share of the training images, evaluate.search_holdout.
+        "auto": False,
         "average": "logits",  # or "probs"
         "standardise": False,  # first scales the logits of each to one norm
     }

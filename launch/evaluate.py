@@ -19,6 +19,7 @@ from launch import (
     arms,
     cells,
     comparison,
+    counts,
     landscapes,
     program,
     progress,
@@ -43,6 +44,7 @@ def run(config, workdir) -> list[dict]:
     comparison.check(config)
     robustness.check(config)
     config, tried = strengths.search(config, workdir, _attacked)
+    config, counted = counts.search(config, workdir, _records)
     chosen = rates.search(config, workdir, _records)
     source = sources.finder(config, workdir)
     found = train(config, workdir, source, chosen)
@@ -56,6 +58,7 @@ def run(config, workdir) -> list[dict]:
         made = runs.assemble(config, workdir, ours, records, sets)
         made |= {**attacked, "landscapes": flatness, "strengths": tried}
         made |= {"labels": labels} if labels else {}
+        made |= {"label_counts": counted} if counted else {}
         report.write(workdir, made)
     return records
 

@@ -32,6 +32,7 @@ _LATER = (
     "landscapes",
     "strengths",
     "labels",
+    "label_counts",
 )  # not in older files
 _ATTACK = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "attack")
 _ATTACK += ("eps", "norm", "clean", "robust", "num_images")
@@ -39,6 +40,7 @@ _LANDSCAPE = ("name", "gradient_norm", "rayleigh", "top_eigenvalue", "cosine")
 _LANDSCAPE += ("surface",)
 _FIELDS = {"student": _STUDENT, "set": _SET}
 _FIELDS |= {"attack": _ATTACK, "landscape": _LANDSCAPE}
+_FIELDS |= {"label_count": ("ipc", "teachers", "score", "chosen")}
 _FIELDS |= {"label": ("arm", "ipc", "set", "teachers", "entropy", "accuracy", "agreed")}
 
 
@@ -258,6 +260,9 @@ def _tables(run):
             "and of the labels that they give together"
         )
         yield caption, tables.sureness(run["labels"], titles.title)
+    if run.get("label_counts"):
+        caption = "Teachers that label, on held-out training images: mean accuracy"
+        yield caption, tables.label_counts(run["label_counts"])
     tried = run.get("strengths", [])
     if tried:
         caption = (

@@ -5,7 +5,7 @@ import numpy as np
 from ddjax.tables.forms import named
 from ddjax.tables.groups import at, places
 
-__all__ = ["sureness"]
+__all__ = ["label_counts", "sureness"]
 
 
 def sureness(labels: list[dict], title=str) -> tuple[list[str], list[list[str]]]:
@@ -35,3 +35,20 @@ def sureness(labels: list[dict], title=str) -> tuple[list[str], list[list[str]]]
             about = [*([run] if run else []), str(ipc), title(arm), str(count)]
             rows.append([*about, *numbers])
     return named(labels, header), rows
+
+
+def label_counts(tried: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """What each number of teachers gave on held-out images, and which was chosen.
+
+    Args:
+      tried: rows with "ipc", "teachers", "score" in [0, 1] and "chosen".
+    """
+    rows = [
+        [
+            *([row["run"]] if row.get("run") else []),
+            *(str(row["ipc"]), str(row["teachers"]), f"{100 * row['score']:.1f}"),
+            "yes" if row["chosen"] else "",
+        ]
+        for row in sorted(tried, key=lambda r: (r["ipc"], r["teachers"]))
+    ]
+    return named(tried, ["IPC", "teachers", "held out, %", "chosen"]), rows
