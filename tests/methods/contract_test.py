@@ -17,7 +17,8 @@ STEPS = 4
 # What else GeoDM has takes long to compile, five times here; its own tests have it.
 LIGHT = {"geodm": (("ot_weight", 0.0), ("weights", (0.5, 0.5, 0.0)))}
 # The steps of one image, of which there are two: both are seen, and guided.
-LIGHT["otg"] = (("influence_weight", 5.0), ("window", (0.0, 1.0)), ("real_set", 4))
+LIGHT["otg"] = (("deviation_weight", 5.0), ("influence_weight", 5.0), ("real_set", 4))
+LIGHT["otg"] += (("window", (0.0, 1.0)),)
 IPC = 2
 DENOISER = {"width": 8, "depth": 1, "heads": 2, "patch": 4}
 

@@ -120,7 +120,7 @@ class TestPlain:
 
     def test_an_empty_window_is_the_same(self, mixture):
         plain = made(mixture, 2, **PLAIN)
-        np.testing.assert_array_equal(made(mixture, 2, window=(2.0, 3.0)), plain)
+        np.testing.assert_array_equal(made(mixture, 2, window=(0.99999, 1.0)), plain)
 
     def test_draws_the_mixture(self, mixture):
         points = made(mixture, 64, **PLAIN)
@@ -134,10 +134,10 @@ class TestTransport:
         """Eight points for eight modes; independent draws find 5.3 of them."""
         guided, plain = (
             [modes_of(made(mixture, 8, seed=s, **options)) for s in range(5)]
-            for options in ({"transport_weight": 0.5, "first": "skip"}, PLAIN)
+            for options in ({"transport_weight": 0.2, "first": "capacity"}, PLAIN)
         )
-        assert np.mean(guided) >= 7
-        assert np.mean(plain) < 6.5
+        assert min(guided) >= 7
+        assert max(plain) <= 6
 
     def test_first_images_do_not_depend_on_how_many_follow(self, mixture):
         few, many = (made(mixture, n, transport_weight=0.3) for n in (2, 5))

@@ -177,7 +177,8 @@ def _placed(points, options):
 
 
 def _check_room(count, size):
-    if not isinstance(count, jax.core.Tracer) and count >= size:
+    # `int`: what a known number is compared with is traced where other things are.
+    if not isinstance(count, jax.core.Tracer) and int(count) >= size:
         raise ValueError(
             f"{count} points are finished and there are rows for {size}: give one row "
             "for each image of the class, the current one included."
