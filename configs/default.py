@@ -102,6 +102,7 @@ def base():
         "learn_sigma": False,  # the variance of its steps too; DiT does
         "dtype": "float32",  # or "bfloat16"
         "remat": False,  # less memory for more time
+        "scan": False,  # over the blocks: deep ones compile sooner
     }
     config.generator.num_steps = 4000
     config.generator.batch_size = 64

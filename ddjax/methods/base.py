@@ -288,6 +288,8 @@ def create(
     if name not in names():
         raise ValueError(f"unknown method {name!r}; known: {', '.join(names())}.")
     factory, wanted = _factory(name)
+    if "generator" in wanted and generator is None:
+        raise ValueError(f"method {name!r} samples from a generator; none was given.")
     offered = {
         "optimizer": optimizer,
         "num_steps": num_steps,

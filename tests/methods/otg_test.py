@@ -160,6 +160,11 @@ class TestOptions:
             made(mixture, 2, **options)
 
 
+def test_without_a_generator_is_refused():
+    with pytest.raises(ValueError, match="'otg' samples from a generator; none"):
+        methods.create("otg", None, None, num_steps=5)
+
+
 @pytest.fixture(scope="module")
 def digits():
     """A generator with weights of no use, a problem of three classes."""
