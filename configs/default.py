@@ -56,7 +56,8 @@ def base():
     config.squeeze.restore = ""
     config.squeeze.restore_classes = ""
     config.squeeze.optimizer = "sgd"  # "sgd" (with momentum) or "adamw"
-    config.squeeze.learning_rate = 0.025  # at the start; cosine to 0, by epoch
+    config.squeeze.learning_rate = 0.025  # at the start
+    config.squeeze.schedule = "cosine"  # to 0, by epoch; or "constant"
     config.squeeze.momentum = 0.9
     config.squeeze.weight_decay = 1e-4
     config.squeeze.batch_size = 32  # images
@@ -89,6 +90,76 @@ def base():
     # Networks that a method with networks="pool" matches images through: each from its
     # own seed, and trained as config.squeeze says but for the epochs.
     config.pool = {"size": 10, "epochs": 60}
+
+    # A diffusion model of the images, for methods that sample from one.
+    config.generator = config_dict.ConfigDict()
+    config.generator.space = "pixels"  # it works in, or "latents" of an autoencoder
+    config.generator.model = {  # options of ddjax/models/dit.py
+        "width": 64,
+        "depth": 3,
+        "heads": 2,
+        "patch": 2,  # pixels a side, or places of the latents
+        "learn_sigma": False,  # the variance of its steps too; DiT does
+        "dtype": "float32",  # or "bfloat16"
+        "remat": False,  # less memory for more time
+        "scan": False,  # over the blocks: deep ones compile sooner
+    }
+    config.generator.num_steps = 4000
+    config.generator.batch_size = 64
+    config.generator.learning_rate = 2e-3  # of AdamW
+    config.generator.warmup = 200  # steps, from 0
+    config.generator.decay = "cosine"  # to 0 at the end; or "constant"
+    config.generator.weight_decay = 0.0
+    # Of the parameters that are kept, a moving average: 0.9999 for hundreds of
+    # thousands of steps; it has to forget where it began.
+    config.generator.ema = 0.995
+    config.generator.label_dropout = 0.1  # share shown without their class
+    config.generator.flip = False
+    # Of the noise, over so many timesteps: "linear" as DiT has it, or "cosine", with
+    # less noise at most of them, as images of few pixels need.
+    config.generator.schedule = "cosine"
+    config.generator.timesteps = 1000
+    config.generator.autoencoder = {  # options of ddjax/models/autoencoder.py
+        "widths": (32, 64),  # each beyond the first halves the sides
+        "blocks": 1,
+        "channels": 4,
+        "groups": 8,
+        "scale": 0.18215,  # one that is trained here is made for it
+    }
+    config.generator.autoencoder_training = {
+        "num_steps": 2000,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "kl_weight": 1e-6,
+        "flip": False,
+    }
+    # Published weights in the place of training: a file of DiT's (.pt, .safetensors)
+    # with its number of classes and the class that each of ours is; 0 and () where they
+    # are ours. And a file of Stable Diffusion's autoencoder.
+    config.generator.restore = ""
+    config.generator.restore_classes = 0
+    config.generator.restore_labels = ()
+    config.generator.restore_autoencoder = ""
+    # Of samples.png: steps of DDPM, and the scale of classifier-free guidance.
+    config.generator.picture = {"steps": "50", "scale": 1.5}
+
+    # Networks whose gradients guide what a generator samples, and how they are trained:
+    # one of their kind, kept at the epochs where its gradients have turned (IGD).
+    config.surrogates = {
+        # Without running statistics. IGD: 128 wide and 6 deep, for 256 pixels.
+        "model": {**convnet, "norm": "instance"},
+        "optimizer": "sgd",
+        "learning_rate": 0.01,  # constant
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "batch_size": 64,
+        "epochs": 50,
+        "crop_scale": (1.0, 1.0),
+        "flip": False,
+        "threshold": 0.7,  # cosine to the last kept epoch, below which one is kept
+        "most": 4,  # epochs kept; where there would be more, the threshold is lowered
+        "images": 200,  # of each class, at most, whose mean gradient counts
+    }
 
     config.stats = config_dict.ConfigDict()
     config.stats.batch_size = 100  # images the teacher sees at a time
@@ -166,6 +237,18 @@ def base():
     config.recipes.dm.dsa = common.WITHOUT_FLIP
     common.without_mosaics(config)
 
+    # Of labels with "+lia", which several teachers give: the mean of the first few, by
+    # images per class. Arms with a teacher of their own keep it alone.
+    config.relabel = {
+        "teachers": ("",),  # names of config.teachers, best first; "": the main one
+        # How many: pairs (ipc, teachers from it on), or one number for every ipc.
+        "schedule": ((1, 1), (10, 2), (50, 4), (100, 6)),
+        # Instead: the best on a share of the training images, evaluate.search_holdout.
+        "auto": False,
+        "average": "logits",  # or "probs"
+        "standardise": False,  # first scales the logits of each to one norm
+    }
+
     config.student = config_dict.ConfigDict()
     # Networks to train, by a name of one's own; VGG-11 needs 28 pixels.
     config.student.models = {
@@ -189,6 +272,7 @@ def base():
     config.evaluate.sets = ()  # folders of sets from elsewhere: launch.import_set
     # "hard": classes. "single": the teacher's logits on each image. "stored": those on
     # every view. "online": the same, but students ask the teacher, nothing is stored.
+    # "+lia" behind one of these three: several teachers, see config.relabel.
     config.evaluate.labels = ("hard", "stored")
     # Sections of config.recipes; "wmdd+plain": the same without any augmentation.
     config.evaluate.recipes = ("wmdd",)

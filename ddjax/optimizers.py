@@ -1,6 +1,7 @@
 """Optimisers and schedules as the papers' PyTorch code has them, from optax."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ __all__ = [
     "adamw",
     "averaged",
     "cosine_by_epoch",
+    "cosine_then_linear",
     "decayed",
     "drop_once",
     "pixel_adam",
@@ -35,6 +37,27 @@ def cosine_by_epoch(
         epoch = jnp.minimum(count // steps_per_epoch, epochs)
         angle = jnp.pi * epoch / (stretch * epochs)
         return learning_rate * 0.5 * (1 + jnp.cos(angle))
+
+    return schedule
+
+
+def cosine_then_linear(
+    learning_rate: float, epochs: int, steps_per_epoch: int, stretch: float = 1.0
+):
+    """EDC's "cos2": `cosine_by_epoch` for five sixths of the epochs, then a line to 0.
+
+        lr (1 + cos(5 pi / (6 z))) / 2 (1 - e / E)  where  e > 5 E / 6
+
+    The line begins at a sixth of what the cosine has come to, as in EDC's code
+    (https://github.com/shaoshitong/EDC, `direct_train.py`).
+    """
+    cosine = cosine_by_epoch(learning_rate, epochs, steps_per_epoch, stretch)
+    last = learning_rate * 0.5 * (1 + math.cos(5 * math.pi / (6 * stretch)))
+
+    def schedule(count):
+        epoch = jnp.minimum(count // steps_per_epoch, epochs)
+        line = last * (1 - epoch / epochs)
+        return jnp.where(6 * epoch > 5 * epochs, line, cosine(count))
 
     return schedule
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ddjax import (
     data,
+    generate,
     loop,
     matching,
     methods,
@@ -26,11 +27,12 @@ from ddjax import (
     student,
     training,
 )
+from ddjax.diffusion import Generator
 from ddjax.matching.frame import Space, costs, place_all
 from ddjax.models import Network
 from ddjax.types import Context, Dataset, DistilledSet
 
-__all__ = ["choose", "distill", "evaluate", "teach"]
+__all__ = ["choose", "distill", "evaluate", "teach", "teach_generator"]
 
 _PLAIN = data.augment.CropFlipRoll((1.0, 1.0), False, 0)
 
@@ -67,6 +69,36 @@ def teach(
     return training.variables(state)
 
 
+def teach_generator(
+    key: jax.Array,
+    generator: Generator,
+    train: Dataset,
+    recipe: generate.Recipe,
+    autoencoder: dict | None = None,
+    observe: Callable | None = None,
+) -> dict:
+    """Trains a generator, and returns its variables.
+
+    Args:
+      key: consumed.
+      generator: `diffusion.create` makes one.
+      train: real images, class-major.
+      recipe: how; see `generate.Recipe`.
+      autoencoder: variables of its autoencoder, where it works on latents.
+      observe: see `loop.run`.
+    """
+    key_init, key_train = jax.random.split(key)
+    state = loop.run(
+        generate.make_step(generator, recipe, len(train.labels)),
+        generate.init(key_init, generator, recipe),
+        (train.images, train.labels, autoencoder or {}),
+        key_train,
+        range(recipe.num_steps),
+        observe=observe,
+    )
+    return generate.variables(state, autoencoder or {})
+
+
 def distill(
     key: jax.Array,
     network: Network,
@@ -82,6 +114,7 @@ def distill(
     batch_size: int = 100,
     augment: Callable = _PLAIN,
     pool: tuple = (),
+    sampled_from: tuple = (None, ()),
     observe: Callable | None = None,
     **options,
 ) -> DistilledSet:
@@ -96,13 +129,15 @@ def distill(
       method: a module of `ddjax.methods`.
       start: "real", the training image nearest to each atom of the class's barycenter;
         "random", any; or "noise".
-      num_steps: optimiser steps for each chunk of images.
+      num_steps: optimiser steps for each chunk of images; those of a sampler, for each
+        image.
       optimizer: "adam", whose rate falls to 0 by a cosine; or "sgd" with momentum, as
         DC, DSA and DM have it.
       learning_rate: in normalised pixels.
       batch_size: images a device takes at a time, at most.
       augment: how a step looks at the images; as they are by default.
       pool: (first, last) variables of networks, stacked, for networks="pool".
+      sampled_from: (`diffusion.Generator`, its variables), for methods that sample.
       observe: see `loop.run`.
       **options: of the method's loss, such as `bn_weight`; with the `space` of
         `methods.wmdd`, atoms and the nearest images are those of that product space.
@@ -117,6 +152,8 @@ def distill(
     info, factor = train.info, options.get("factor", 1)
     drawn = ipc * factor**2 if start == "random" else ipc
     _check_start(start, factor)
+    if options.get("influence_weight"):
+        raise ValueError("influence guidance needs surrogates: see launch.surrogates.")
     stats.check_ipc(drawn, info, stats.class_counts(train))
     chosen = methods.create(
         method,
@@ -124,11 +161,13 @@ def distill(
         optimizers.pixels(optimizer, learning_rate, num_steps, info.std),
         num_steps=num_steps,
         augment=augment,
+        generator=sampled_from[0],
         options=tuple(sorted(options.items())),
     )
     if "pool" in chosen.requires and not pool:
         raise ValueError(f"{method} with networks='pool' needs pool=(first, last).")
     key_atoms, key_start, key_steps = jax.random.split(key, 3)
+    key_images = jax.random.fold_in(key, 3)
     matched = "barycenter" in chosen.requires
     per_class = "class_stats" in chosen.requires
     atoms, seen, rows, frame = None, None, None, ()
@@ -142,6 +181,20 @@ def distill(
     elif start == "random":
         rows = _drawn(key_start, train, drawn)
 
+    beside = np.zeros((info.num_classes, 0), int)
+    if size := min(chosen.real_set, *stats.class_counts(train)):
+        beside = _drawn(key_start, train, size).reshape(-1, size)
+
+    def given(places):
+        """What methods that sample are told besides."""
+        if not size:
+            return {}
+        mine = beside[np.unique(places // ipc)]
+        return {
+            "real": train.images[mine.ravel()].reshape(*mine.shape, *info.shape),
+            "keys": recover.image_keys(key_images, places, ipc),
+        }
+
     def goals(places):
         if rows is None:
             images = recover.noise(key_start, places, info)
@@ -154,6 +207,7 @@ def distill(
             ipc,
             barycenter=atoms if matched else None,
             class_stats=seen if per_class else None,
+            **given(places),
         )
 
     context = Context(
@@ -161,6 +215,7 @@ def distill(
         real=matching.table(train) if chosen.real_batch else (),
         pool=pool if "pool" in chosen.requires else (),
         frame=frame,
+        generator=sampled_from[1],
     )
     made = recover.recover(
         key_steps,
@@ -168,7 +223,7 @@ def distill(
         context,
         goals,
         recover.chunks(info.num_classes, ipc, batch_size, _layout(chosen)),
-        num_steps,
+        chosen.length(num_steps, ipc),
         observe=observe,
     )
     return made._replace(images=np.rint(made.images * 255).astype(np.uint8))
@@ -178,7 +233,7 @@ def _layout(method) -> str:
     """How images are cut into chunks, see `recover.chunks`."""
     if method.real_batch:
         return "whole"
-    together = {"barycenter", "class_stats"} & set(method.requires)
+    together = {"barycenter", "class_stats", "generator"} & set(method.requires)
     return "classes" if together else "images"
 
 

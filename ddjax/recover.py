@@ -24,6 +24,7 @@ from ddjax.types import (
 __all__ = [
     "Wave",
     "chunks",
+    "image_keys",
     "initial_state",
     "make_step",
     "nearest",
@@ -120,6 +121,24 @@ def noise(key: jax.Array, rows: np.ndarray, info: DataInfo) -> np.ndarray:
     return np.asarray(drawn * jnp.array(info.std) + jnp.array(info.mean))
 
 
+def image_keys(key: jax.Array, rows: np.ndarray, ipc: int) -> np.ndarray:
+    """Data of a key for each image, by its class and its number in the class.
+
+    Args:
+      key: not consumed, but for nothing else.
+      rows: [n], of the distilled set.
+      ipc: images per class; the first ones have the same keys whatever it is.
+
+    Returns:
+      [n, 2] uint32, see `Targets.keys`.
+    """
+
+    def of_image(label, number):
+        return jax.random.fold_in(jax.random.fold_in(key, label), number)
+
+    return np.asarray(jax.random.key_data(jax.vmap(of_image)(*np.divmod(rows, ipc))))
+
+
 def nearest(
     dataset: Dataset,
     features: np.ndarray,
@@ -153,6 +172,8 @@ def targets(
     *,
     barycenter: Barycenter | None = None,
     class_stats: ClassStats | None = None,
+    real: tuple = (),
+    keys: tuple = (),
 ) -> Targets:
     """What one chunk starts from and is matched to.
 
@@ -162,6 +183,8 @@ def targets(
       ipc: images per class.
       barycenter: of the classes; its atoms and weights are given to the images.
       class_stats: of the classes.
+      real: see `Targets`; of the chunk's classes.
+      keys: see `Targets`; of its images.
     """
     labels = (rows // ipc).astype(np.int32)
     weights, features, layers = np.full(len(rows), 1 / ipc, np.float32), (), ()
@@ -171,7 +194,7 @@ def targets(
         features = barycenter.points.reshape(-1, barycenter.points.shape[-1])[rows]
     if class_stats is not None:
         layers = tuple(Moments(m.mean[present], m.var[present]) for m in class_stats[0])
-    return Targets(images, labels, weights, features, layers, present)
+    return Targets(images, labels, weights, features, layers, present, real, keys)
 
 
 def run_wave(

@@ -51,7 +51,7 @@ def _tile(images: np.ndarray, per_row: int) -> np.ndarray:
 
 
 def curves(history: list[dict], title: str):
-    """Loss terms over steps, on a logarithmic scale.
+    """Loss terms over steps, on a logarithmic scale if one is above 0.
 
     Args:
       history: rows with "step" and one number for each term; what is only watched, such
@@ -67,10 +67,12 @@ def curves(history: list[dict], title: str):
     axes = figure.subplots()
     steps = [row["step"] for row in history]
     terms = {key for row in history for key in row if "/" not in key}
+    scale = "linear"
     for term in sorted(terms - {"step"}):
         values = [row.get(term, math.nan) for row in history]
+        scale = "log" if max(values) > 0 else scale
         axes.plot(steps, values, label=term, linewidth=1)
-    axes.set(xlabel="step", ylabel="loss", title=title, yscale="log")
+    axes.set(xlabel="step", ylabel="loss", title=title, yscale=scale)
     axes.legend(fontsize=8)
     return figure
 

@@ -16,6 +16,7 @@ from ddjax.data import augment, batches
 from ddjax.models import Network, norms
 
 __all__ = [
+    "SCHEDULES",
     "Adversarial",
     "Recipe",
     "adversarial_images",
@@ -24,6 +25,8 @@ __all__ = [
     "make_streamed_step",
     "num_steps",
 ]
+
+SCHEDULES = ("cosine", "constant")
 
 
 class Adversarial(NamedTuple):
@@ -62,6 +65,7 @@ class Recipe(NamedTuple):
     flip: bool = True
     curvature: losses.Curvature = losses.Curvature()
     adversarial: Adversarial = Adversarial()
+    schedule: str = "cosine"  # of the learning rate, from epoch to epoch; or "constant"
 
 
 def num_steps(recipe: Recipe, num_examples: int) -> int:
@@ -78,8 +82,7 @@ def init(key: jax.Array, network: Network, recipe: Recipe, num_examples: int):
 def make_step(network: Network, recipe: Recipe, num_examples: int):
     """One step of training on images in memory, for `loop.run`.
 
-    Cross entropy on randomly cropped and flipped images, learning rate by cosine from
-    epoch to epoch. A penalty on curvature is taken on the same images, with the running
+    Cross entropy on randomly cropped and flipped images. A penalty on curvature is taken on the same images, with the running
     statistics of BatchNorm as they were before the step, or with the batch's, which
     cross entropy sees: see `losses.Curvature`.
 
@@ -94,7 +97,7 @@ def make_step(network: Network, recipe: Recipe, num_examples: int):
       terms as they are summed.
 
     Raises:
-      ValueError: unknown optimiser; see `Curvature.check` and `Adversarial.check`.
+      ValueError: unknown optimiser or schedule; see `Curvature.check` and `Adversarial.check`.
     """
     learn = _learner(network, recipe, num_examples)
 
@@ -243,9 +246,15 @@ def _as_in_batch(variables, updated):
 
 def _optimizer(recipe: Recipe, num_examples: int):
     per_epoch = batches.steps_per_epoch(num_examples, recipe.batch_size)
+    if recipe.schedule not in SCHEDULES:
+        raise ValueError(
+            f"unknown schedule {recipe.schedule!r}; known: {', '.join(SCHEDULES)}."
+        )
     schedule = optimizers.cosine_by_epoch(
         recipe.learning_rate, recipe.epochs, per_epoch
     )
+    if recipe.schedule == "constant":
+        schedule = recipe.learning_rate
     if recipe.optimizer == "sgd":
         return optimizers.sgd(
             schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay

@@ -29,11 +29,14 @@ __all__ = [
 LABELS = ("hard", "single", "stored", "online")
 _KNOWN = {
     "optimizer": ("adamw", "adam", "sgd"),
-    "schedule": ("cosine", "step"),
+    "schedule": ("cosine", "cosine_linear", "step"),
     "loss": ("kl", "mse_ce"),
+    "ot_on": losses.TRANSPORTED,
+    "ot_gradient": ("unrolled", "envelope"),
 }
+_LEAST = {"hard_share": 0.0, "ot_weight": 0.0, "ot_temperature": 1e-6}
+_LEAST |= {"ot_epsilon": 1e-6, "ot_iterations": 1}
 _MOMENTUM = 0.9  # of SGD
-_HARD_SHARE = 0.025  # EDC's, of the cross entropy beside the squares
 
 
 class Recipe(NamedTuple):
@@ -44,16 +47,25 @@ class Recipe(NamedTuple):
     optimizer: str = "adamw"  # "adamw", "adam" or "sgd", with a momentum of 0.9
     learning_rate: float = 1e-3  # at the start
     weight_decay: float = 0.01  # of AdamW kernels only, of others all, coupled
-    # "cosine", by epoch; "step": a tenth, and no momentum, when more than half is done.
+    # "cosine", by epoch; "cosine_linear", which ends in a line to 0; "step": a tenth, and
+    # no momentum, when more than half is done.
     schedule: str = "cosine"
     stretch: float = 1.0  # of the cosine: 1 ends near 0, 2 at half of the start
     loss: str = "kl"  # of soft labels; or "mse_ce", squares and a little cross entropy
     temperature: float = 20.0  # of soft labels
     ema: float = 0.0  # decay of the average of parameters that is scored; 0 for none
+    hard_share: float = 0.025  # EDC's, of the cross entropy beside the squares
+    # OTM, beside the loss of soft labels: see `losses.logit_transport`.
+    ot_weight: float = 0.0  # 0 for none
+    ot_temperature: float = 2.0
+    ot_epsilon: float = 0.1
+    ot_iterations: int = 50
+    ot_on: str = "probabilities"  # or "logits"
+    ot_gradient: str = "unrolled"  # or "envelope"
 
 
 def check(recipe: Recipe) -> None:
-    """ValueError for a word that no recipe knows."""
+    """ValueError for a word that no recipe knows, or a number that is out of range."""
     chosen = {**recipe._asdict(), "mix": recipe.views.mix}
     for field, known in {**_KNOWN, "mix": MIXES}.items():
         if chosen[field] not in known:
@@ -66,6 +78,12 @@ def check(recipe: Recipe) -> None:
             f"the schedule 'step' starts SGD anew when the rate drops; got the "
             f"optimizer {recipe.optimizer!r}. Choose 'sgd', or the schedule 'cosine'."
         )
+    for field, least in _LEAST.items():
+        if not least <= chosen[field] < float("inf"):
+            raise ValueError(
+                f"the {field} of a recipe is {chosen[field]}; expected a number of at "
+                f"least {least:g}."
+            )
     if recipe.views.dsa:
         dsa.parse(recipe.views.dsa)
 
@@ -156,13 +174,26 @@ def _hard_loss(logits, hard, weight, seen):
 
 def _soft_loss(recipe, logits, targets, hard, weight, seen):
     if recipe.loss == "kl":
-        return losses.soft_label_divergence(
+        value = losses.soft_label_divergence(
             logits, targets, temperature=recipe.temperature, weights=weight
         )
-    # As in EDC's code, the class is the image's own even where another is pasted in.
-    own = losses.cross_entropy(logits, hard[seen.rows], weight)
-    squares = losses.soft_label_distance(logits, targets, weight)
-    return squares + _HARD_SHARE * own
+    else:
+        # As in EDC's code, the class is the image's own even where another is pasted.
+        own = losses.cross_entropy(logits, hard[seen.rows], weight)
+        squares = losses.soft_label_distance(logits, targets, weight)
+        value = squares + recipe.hard_share * own
+    if not recipe.ot_weight:
+        return value
+    return value + recipe.ot_weight * losses.logit_transport(
+        logits,
+        targets,
+        temperature=recipe.ot_temperature,
+        epsilon=recipe.ot_epsilon,
+        iterations=recipe.ot_iterations,
+        gradient=recipe.ot_gradient,
+        on=recipe.ot_on,
+        weights=weight,
+    )
 
 
 def train(
@@ -252,10 +283,12 @@ def _optimizer(recipe: Recipe, num_images: int):
 def _plain_optimizer(recipe, num_images):
     per_epoch = batches.steps_per_epoch(num_images, recipe.views.batch_size)
     rate, decay = recipe.learning_rate, recipe.weight_decay
-    schedule, restart = (
-        optimizers.cosine_by_epoch(rate, recipe.epochs, per_epoch, recipe.stretch),
-        None,
-    )
+    cosine = {
+        "cosine": optimizers.cosine_by_epoch,
+        "cosine_linear": optimizers.cosine_then_linear,
+        "step": optimizers.cosine_by_epoch,
+    }[recipe.schedule]
+    schedule, restart = cosine(rate, recipe.epochs, per_epoch, recipe.stretch), None
     if recipe.schedule == "step":
         # DC's code counts epochs from 0 to E and drops after that of number E/2 + 1.
         restart = ((recipe.epochs - 1) // 2 + 2) * per_epoch

@@ -90,6 +90,8 @@ class Context(NamedTuple):
     real: Any = ()  # Real
     pool: Any = ()  # (first, last) variables of networks in training, stacked [P, ...]
     frame: Any = ()  # matching.frame.Frame, where atoms are points of a product space
+    generator: Any = ()  # variables of a diffusion.Generator
+    surrogates: Any = ()  # variables of a network at several epochs, stacked [E, ...]
 
 
 class Targets(NamedTuple):
@@ -101,6 +103,8 @@ class Targets(NamedTuple):
     features: Any = ()  # [N, D], the atom of each image; see Barycenter
     class_stats: Any = ()  # tuple of Moments, [q, c] each
     classes: Any = ()  # [q] int32, labels of the chunk's classes
+    real: Any = ()  # [q, m, H, W, ch] uint8, m real images of each class
+    keys: Any = ()  # [N, 2] uint32, data of a key for each image, whatever its chunk
 
 
 class DistilledSet(NamedTuple):

@@ -23,9 +23,19 @@ from ddjax import (
     selection,
     squeeze,
     stats,
-    student,
+    tables,
 )
-from launch import atoms, inputs, pool, sections, students, variants
+from launch import (
+    atoms,
+    ensembles,
+    generator,
+    inputs,
+    pool,
+    sections,
+    students,
+    surrogates,
+    variants,
+)
 
 STARTS = ("noise", "real", "random")
 BASELINES = (*selection.names(), "rded")
@@ -71,9 +81,20 @@ def check_with(config, info, counts, streamed: bool) -> None:
         elif name == "rded":
             for ipc in config.recover.ipc:
                 patches.check(ipc, info, counts)
-    _one_of("evaluate.labels", config.evaluate.labels, student.LABELS)
+    _one_of("evaluate.labels", config.evaluate.labels, tables.LABELS)
+    if ensembles.asked(config):
+        _check_labellers(config, info)
     _check_squeeze(config.squeeze)
     atoms.options(config.stats)
+
+
+def _check_labellers(config, info):
+    """ValueError for teachers of labels that cannot be trained."""
+    ensembles.check(config, config.recover.ipc)
+    for name in config.relabel.teachers:
+        theirs = ensembles.config_of(config, name, config.recover.ipc[0])
+        _check_squeeze(theirs.squeeze)
+        inputs.build_network(theirs.squeeze.model, info)
 
 
 def _check_squeeze(section):
@@ -99,8 +120,13 @@ def _check_mosaics(config, arm, ipc, info, counts):
 
 def _check_teacher(config, arm, method, teacher, info):
     """ValueError if a method reads what the teacher has not."""
-    if "pool" in method.requires:
-        pool.check(config)
+    for stage, module in (
+        ("pool", pool),
+        ("generator", generator),
+        ("surrogates", surrogates),
+    ):
+        if stage in method.requires:
+            module.check(config)
     seen = reported(teacher, info)
     if "running" in method.requires and not seen["running"]:
         raise ValueError(
@@ -169,17 +195,21 @@ def build(config, arm: str, network, info, ipc: int) -> methods.Method:
       ValueError: see `sections.of` and `methods.create`; or its view lacks a field.
     """
     options, (name, _) = sections.of(config, arm, ipc), split(arm)
-    num_steps, rate, _ = (options.pop(field) for field in sections.FIELDS)
-    optimizer = optimizers.pixels(
-        options.pop("optimizer", "adam"),
-        rate,
-        num_steps,
-        info.std,
-        options.pop("momentum", 0.5),
-    )
-    view = {}
+    num_steps, _ = (options.pop(field) for field in sections.FIELDS)
+    optimizer, beside = None, {}
+    if methods.moves_pixels(name):
+        optimizer = optimizers.pixels(
+            options.pop("optimizer", "adam"),
+            options.pop(sections.RATE),
+            num_steps,
+            info.std,
+            options.pop("momentum", 0.5),
+        )
     if methods.is_told_a_view(name):
-        view["augment"] = _view(name, options)
+        beside["augment"] = _view(name, options)
+    if methods.samples(name):
+        beside["generator"] = generator.build(config, info)
+        network = surrogates.build(config, info)
     space = atoms.space(config.stats)
     if space is not None and methods.is_told_a_space(name):
         options["space"] = space
@@ -189,7 +219,7 @@ def build(config, arm: str, network, info, ipc: int) -> methods.Method:
         optimizer,
         num_steps=num_steps,
         options=tuple(sorted(options.items())),
-        **view,
+        **beside,
     )
 
 

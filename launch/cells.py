@@ -12,6 +12,7 @@ from ddjax import checkpoint, metrics, models, parallel, recipes, student
 from launch import (
     arms,
     comparison,
+    ensembles,
     meter,
     program,
     progress,
@@ -28,7 +29,8 @@ class Cell(NamedTuple):
     """Students that differ in nothing but their seed, and train side by side."""
 
     distilled: recover.Distilled
-    teacher: teachers.Teacher  # that labels it
+    teacher: teachers.Teacher  # of the set
+    labeller: ensembles.Labeller  # that teacher, or several
     labels: str  # that they are trained with
     recipe: student.Recipe
     network: models.Network
@@ -50,7 +52,7 @@ class Cell(NamedTuple):
     @property
     def labelled(self) -> tuple:
         """Whose labels they are, as `relabel` asks for them."""
-        return self.teacher, self.distilled, self.recipe, self.seed, self.labels
+        return self.labeller, self.distilled, self.recipe, self.seed, self.labels
 
     @property
     def kept(self) -> bool:
@@ -76,10 +78,11 @@ def every(config, workdir, source: Callable, chosen: dict) -> list[Cell]:
       source: `sources.finder(config, workdir)`.
       chosen: learning rates of `rates.search`, in the place of the recipes'.
     """
+    labellers = ensembles.finder(config, workdir, source)
     return [
         cell
         for entry in comparison.entries(config, workdir, source)
-        for cell in _of_entry(config, workdir, source, entry, chosen)
+        for cell in _of_entry(config, workdir, source, labellers, entry, chosen)
     ]
 
 
@@ -102,26 +105,34 @@ def train(config, workdir, cells: list[Cell]) -> None:
     parallel.gather("students")
 
 
-def _of_entry(config, workdir, source, entry, chosen) -> Iterator[Cell]:
+def _of_entry(config, workdir, source, labellers, entry, chosen) -> Iterator[Cell]:
     """The cells of one set: labels x recipe x model x group of students."""
     section, info = config.evaluate, entry.teacher.train.info
-    for labels, name, model in itertools.product(
-        section.labels, section.recipes, section.models
-    ):
-        kind = labels, name, model
-        yield from _groups(config, workdir, entry, kind, labels, chosen)
-        if entry.distilled.record["arm"] != arms.ours(config) or labels == "hard":
-            continue
-        count = len(entry.distilled.images.labels)
+    count, about = len(entry.distilled.images.labels), entry.distilled.record
+    for kind in itertools.product(section.labels, section.recipes, section.models):
+        compared, name, model = kind
+        labels, _ = ensembles.split(compared)
         recipe = students.recipe(config, name, model, count, info)
-        equal = comparison.equal_bytes(config, workdir, source, entry, labels, recipe)
+        whose = about["ipc"], entry.teacher
+        labeller = labellers(compared, *whose, recipe.temperature)
+        yield from _groups(config, workdir, entry, kind, (labels, labeller), chosen)
+        if about["arm"] != arms.ours(config) or labels == "hard":
+            continue
+        equal = comparison.equal_bytes(
+            config, workdir, source, entry, labels, recipe, labeller
+        )
         if equal is not None:
-            yield from _groups(config, workdir, equal, kind, "hard", chosen)
+            hard = "hard", ensembles.Labeller((equal.teacher,))
+            yield from _groups(config, workdir, equal, kind, hard, chosen)
 
 
-def _groups(config, workdir, entry, kind, labels, chosen) -> Iterator[Cell]:
-    """The cells of one kind (labels, recipe, model); trained with `labels`."""
-    compared, recipe_name, model = kind
+def _groups(config, workdir, entry, kind, trained_with, chosen) -> Iterator[Cell]:
+    """The cells of one kind (labels, recipe, model).
+
+    They are trained with other labels than that names where these are hard ones in its
+    bytes: `trained_with` has them, and their labeller.
+    """
+    (compared, recipe_name, model), (labels, labeller) = kind, trained_with
     section, distilled, teacher = config.evaluate, entry.distilled, entry.teacher
     info, count = teacher.train.info, len(distilled.images.labels)
     recipe = students.recipe(config, recipe_name, model, count, info, entry.epochs)
@@ -146,6 +157,8 @@ def _groups(config, workdir, entry, kind, labels, chosen) -> Iterator[Cell]:
         "images": distilled.hash,
         "teacher": teacher.hash,
     }
+    if len(labeller.teachers) > 1:
+        fields["labellers"] = labeller.identity
     name = f"{fields['arm']}-ipc{fields['ipc']}-{compared}-{recipe_name}-{model}"
     name = f"{name}-set{entry.seed}".replace("/", "-").replace(" ", "-")
 
@@ -161,10 +174,11 @@ def _groups(config, workdir, entry, kind, labels, chosen) -> Iterator[Cell]:
         yield Cell(
             distilled,
             teacher,
+            labeller,
             labels,
             recipe,
             students.network(config, model, info),
-            relabel.sizes(labels, recipe, teacher, distilled),
+            relabel.sizes(labels, recipe, labeller, distilled),
             entry.seed,
             group,
             stages("evaluate", group),

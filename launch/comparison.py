@@ -15,7 +15,7 @@ import numpy as np
 
 from ddjax import checkpoint, export, stats
 from ddjax.types import DistilledSet
-from launch import arms, inputs, recover, relabel, teachers
+from launch import arms, ensembles, inputs, recover, relabel, teachers
 
 WHOLE = "whole data"
 EQUAL = "random, as many bytes"
@@ -40,6 +40,8 @@ def check(config) -> None:
     for path in config.evaluate.sets:
         ipc = imported(path, train.info).record["ipc"]
         stats.check_ipc(ipc, train.info, stats.class_counts(train))
+        if ensembles.asked(config):
+            ensembles.check(config, [ipc])
 
 
 def entries(config, workdir, source: Callable) -> Iterator[Entry]:
@@ -77,7 +79,9 @@ def entries(config, workdir, source: Callable) -> Iterator[Entry]:
         yield from (Entry(whole, main, seed, section.whole_epochs) for seed in sets)
 
 
-def equal_bytes(config, workdir, source, entry, labels, recipe) -> Entry | None:
+def equal_bytes(
+    config, workdir, source, entry, labels, recipe, labeller
+) -> Entry | None:
     """Random real images with hard labels, in the bytes of a set with its labels.
 
     Args:
@@ -87,6 +91,7 @@ def equal_bytes(config, workdir, source, entry, labels, recipe) -> Entry | None:
       entry: one of ours.
       labels: the kind of labels whose bytes are spent.
       recipe: student.Recipe, of which "stored" labels take their number.
+      labeller: who gives the labels, whose bytes count where they are "online".
 
     Returns:
       None for hard labels, where the baseline "random" is this already, and where
@@ -97,7 +102,7 @@ def equal_bytes(config, workdir, source, entry, labels, recipe) -> Entry | None:
     teacher, ours = entry.teacher, entry.distilled
     info, counts = teacher.train.info, stats.class_counts(teacher.train)
     needed = ours.record["image_bytes"] + sum(
-        relabel.sizes(labels, recipe, teacher, ours)
+        relabel.sizes(labels, recipe, labeller, ours)
     )
     ipc = affordable(needed, info, counts)
     found = recover.make(config, workdir, *source(), "random", ipc, entry.seed)

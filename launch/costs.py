@@ -2,6 +2,7 @@
 
 from launch import (
     attack_costs,
+    generator_costs,
     image_costs,
     progress,
     student_costs,
@@ -21,6 +22,7 @@ def work(plan: Plan) -> list[Row]:
     makers = (
         teacher_costs.teacher_rows,
         teacher_costs.atom_rows,
+        generator_costs.rows,
         image_costs.recover_rows,
         student_costs.relabel_rows,
         student_costs.evaluate_rows,

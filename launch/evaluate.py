@@ -19,6 +19,7 @@ from launch import (
     arms,
     cells,
     comparison,
+    counts,
     landscapes,
     program,
     progress,
@@ -29,6 +30,7 @@ from launch import (
     runs,
     sources,
     strengths,
+    sureness,
 )
 
 _ATTACKS = flags.DEFINE_list(
@@ -42,17 +44,21 @@ def run(config, workdir) -> list[dict]:
     comparison.check(config)
     robustness.check(config)
     config, tried = strengths.search(config, workdir, _attacked)
+    config, counted = counts.search(config, workdir, _records)
     chosen = rates.search(config, workdir, _records)
     source = sources.finder(config, workdir)
     found = train(config, workdir, source, chosen)
     records = [row for cell in found for row in cell.records()]
     sets = _measured(config, workdir, source) if config.evaluate.quality else []
     attacked = robustness.measure(config, workdir, found)
+    labels = sureness.measure(config, workdir, found)
     flatness = landscapes.measure(config, workdir, source)
     ours = source(arms.ours(config), config.recover.ipc[0]).teacher  # it is there
     if parallel.is_primary():
         made = runs.assemble(config, workdir, ours, records, sets)
         made |= {**attacked, "landscapes": flatness, "strengths": tried}
+        made |= {"labels": labels} if labels else {}
+        made |= {"label_counts": counted} if counted else {}
         report.write(workdir, made)
     return records
 

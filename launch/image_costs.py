@@ -9,7 +9,7 @@ import numpy as np
 from ddjax import ot, parallel, patches, quality, recover
 from ddjax.matching.frame import Frame, frame_of
 from ddjax.types import Barycenter, ClassStats, Context, Moments, Real
-from launch import arms, atoms, sections, shapes, teacher_costs
+from launch import arms, atoms, generator_costs, sections, shapes, teacher_costs
 from launch.shapes import FLOAT, Row
 
 _BLOCK = 1000  # of quality.nearest
@@ -25,13 +25,15 @@ def recover_rows(plan) -> list[Row]:
         cuts = recover.chunks(
             info.num_classes, ipc, config.recover.batch_size, section["layout"]
         )
-        waves = recover.waves(cuts, section["num_steps"], plan.machine.devices)
+        waves = recover.waves(cuts, 1, plan.machine.devices)
         cost = shapes.once(  # as many images, as much work
             plan,
             ("recover", arm.partition("/")[0], len(cuts[0])),
             lambda arm=arm, rows=cuts[0], ipc=ipc: chunk_cost(plan, arm, rows, ipc),
         )
-        steps = len(waves) * section["num_steps"] * config.recover.sets
+        method = arms.build(config, arm, plan.teacher, info, ipc)
+        length = method.length(section["num_steps"], ipc)
+        steps = len(waves) * length * config.recover.sets
         made = info.num_classes * ipc * shapes.image_bytes(plan)
         what = f"{arm}, ipc {ipc}, {len(cuts[0])} images a chunk"
         rows.append(
@@ -85,6 +87,7 @@ def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
         ipc,
         barycenter=found if "barycenter" in method.requires else None,
         class_stats=seen if "class_stats" in method.requires else None,
+        **_drawn(plan, method, rows, ipc),
     )
     stacked = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), goals
@@ -95,12 +98,26 @@ def chunk_cost(plan, arm: str, rows, ipc: int) -> parallel.Cost:
         real=_real(plan) if method.real_batch else (),
         pool=teacher_costs.pool_shapes(plan) if "pool" in method.requires else (),
         frame=_frame(plan) if "frame" in method.requires else (),
+        **generator_costs.sampled_from(plan, method.requires),
     )
     state = jax.eval_shape(
         lambda c, t, k: recover.initial_state(method, c, t, k), context, stacked, keys
     )
     step, spread = recover.make_step(method), parallel.over_devices(1)
     return shapes.step_cost(step, state, context, (keys, stacked), spread)
+
+
+def _drawn(plan, method, rows, ipc) -> dict:
+    """The real images and the keys that some methods are given once."""
+    info = plan.outline.info
+    drawn = min(method.real_set, int(plan.outline.counts.min()))
+    if not drawn:
+        return {}
+    classes = len(np.unique(rows // ipc))
+    return {
+        "real": np.zeros((classes, drawn, *info.shape), np.uint8),
+        "keys": np.zeros((len(rows), 2), np.uint32),
+    }
 
 
 def _frame(plan) -> Frame:

@@ -36,6 +36,7 @@ _PROFILE = flags.DEFINE_bool(
     "Write a trace of a few steps of each loop, in its stage's folder.",
 )
 _PURPOSES = ("squeeze", "barycenter", "recover", "views", "student", "attack", "pool")
+_PURPOSES += ("generator", "autoencoder", "surrogates", "image")
 
 
 def key(config, purpose: str, seed: int = 0) -> jax.Array:

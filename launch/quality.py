@@ -40,7 +40,7 @@ def measure(config, workdir, teacher, seen, distilled) -> None:
 def record(workdir, teacher, seen, distilled) -> dict:
     """What `measure` has found: plain values, distances as means over the images.
 
-    "redundancy" is None where no class has two images.
+    "redundancy" is None where no class has two images, "halves" where one has not.
     """
     stage = _stage(workdir, teacher, seen, distilled)
     found = stage.record()
@@ -58,7 +58,7 @@ def record(workdir, teacher, seen, distilled) -> dict:
 def _stage(workdir, teacher, seen, distilled) -> checkpoint.Stage:
     told = distilled.record
     made_from = {
-        "version": 1,
+        "version": 2,
         "images": distilled.hash,
         "stats": seen.hash,
         "test": data.fingerprint(teacher.test),
@@ -83,6 +83,7 @@ def _measure(teacher, seen, distilled, real):
         "neighbour_images": train.images[neighbour[shown]],
     }
     alike = quality.redundancy(features, labels)
+    told = quality.halves(images, labels)
     record = {
         "arm": distilled.record["arm"],
         "ipc": distilled.record["ipc"],
@@ -90,6 +91,7 @@ def _measure(teacher, seen, distilled, real):
         "images": distilled.hash,
         "num_images": len(images),
         "redundancy": None if math.isnan(alike) else alike,
+        "halves": None if math.isnan(told) else told,
         "nearest_pixels": float(np.mean(pixels)),
         "real_nearest_pixels": float(np.mean(real["pixels"])),
         "nearest_features": float(np.mean(depth)),

@@ -35,6 +35,7 @@ from launch import (
     atoms,
     crowding,
     frames,
+    generator,
     meter,
     pictures,
     pool,
@@ -45,6 +46,7 @@ from launch import (
     shares,
     sources,
     stats,
+    surrogates,
     variants,
 )
 
@@ -89,11 +91,8 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
             "batch_size": config.recover.batch_size,
             "method": sections.of(config, arm, ipc),
             "barycenter": atoms.recorded(config.stats),
+            **_hashes(config, workdir, teacher, arm, ipc),
         }
-        info = teacher.train.info
-        if "pool" in arms.build(config, arm, teacher.network, info, ipc).requires:
-            theirs = variants.config_of(config, arm, ipc)
-            made_from["pool"] = pool.hashes(theirs, workdir)
     title = f"{arm.replace('/', '-')}-ipc{ipc}-seed{seed}"
     stage = checkpoint.Stage(workdir, "recover", title, made_from)
     if not stage.complete:
@@ -115,6 +114,18 @@ def make(config, workdir, teacher, seen, arm: str, ipc: int, seed: int) -> Disti
     if parallel.is_primary():
         export.describe(stage.folder)
     return whole(DistilledSet(**stage.load()), stage.hash, stage.record())
+
+
+def _hashes(config, workdir, teacher, arm, ipc) -> dict:
+    """Of the other networks that an arm reads, trained or not."""
+    stages = {"pool": pool, "generator": generator, "surrogates": surrogates}
+    theirs = variants.config_of(config, arm, ipc)
+    method = arms.build(config, arm, teacher.network, teacher.train.info, ipc)
+    return {
+        name: stage.hashes(theirs, workdir)
+        for name, stage in stages.items()
+        if name in method.requires
+    }
 
 
 def whole(images: DistilledSet, identity: str, record: dict) -> Distilled:
@@ -187,6 +198,7 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
         _tell_without_batch_norm(config, teacher)
     matched = "barycenter" in method.requires
     found, placed, space = None, None, atoms.space(config.stats)
+    theirs = variants.config_of(config, arm, ipc)
     if matched or start == "real":
         found = stats.barycenters(config, workdir, teacher, seen, ipc, seed)
         placed = place_all(space, seen.features)
@@ -197,6 +209,9 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     elif start == "random":
         chosen = _rows(teacher, seen, "random", ipc * factor**2, seed)
         chosen = chosen.reshape(-1, factor**2)
+    key_images = program.key(config, "image", seed)
+    if drawn := min(method.real_set, *np.bincount(train.labels)):
+        beside = _rows(teacher, seen, "random", drawn, seed).reshape(-1, drawn)
 
     def goals(rows):
         if chosen is None:
@@ -210,6 +225,8 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
             ipc,
             barycenter=found if matched else None,
             class_stats=seen.class_stats if "class_stats" in method.requires else None,
+            real=_images(train, beside[np.unique(rows // ipc)]) if drawn else (),
+            keys=recover.image_keys(key_images, rows, ipc) if drawn else (),
         )
 
     cuts = recover.chunks(
@@ -218,15 +235,22 @@ def _prepare(config, workdir, teacher, seen, arm, ipc, seed) -> Job:
     context = Context(
         teacher=teacher.variables if "teacher" in method.requires else (),
         real=matching.table(train) if method.real_batch else (),
-        pool=_pool(config, workdir, arm, ipc) if "pool" in method.requires else (),
+        pool=pool.run(theirs, workdir) if "pool" in method.requires else (),
         frame=placed[0] if "frame" in method.requires else (),
+        generator=generator.run(theirs, workdir).variables
+        if "generator" in method.requires
+        else (),
+        surrogates=surrogates.run(theirs, workdir).variables
+        if "surrogates" in method.requires
+        else (),
     )
-    return Job(key_steps, method, context, goals, cuts, section["num_steps"])
+    length = method.length(section["num_steps"], ipc)
+    return Job(key_steps, method, context, goals, cuts, length)
 
 
-def _pool(config, workdir, arm, ipc) -> tuple:
-    """The networks of an arm, trained as its teacher is."""
-    return pool.run(variants.config_of(config, arm, ipc), workdir)
+def _images(train, rows) -> np.ndarray:
+    """Training images, rows [q, m], as [q, m, H, W, ch]."""
+    return train.images[rows.ravel()].reshape(*rows.shape, *train.info.shape)
 
 
 def _tell_without_batch_norm(config, teacher):

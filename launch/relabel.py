@@ -3,7 +3,8 @@
     python -m launch.relabel --config=configs/default.py
 
 Makes <workdir>/relabel/<set>-<hash>/ for every distilled set of the config and every
-kind of labels that is stored: "single" and "stored", see configs/default.py.
+kind of labels that is stored: "single" and "stored", of one teacher or ("+lia") of
+several, see configs/default.py and launch/ensembles.py.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from ddjax import checkpoint, parallel, relabel, student
 from launch import (
     arms,
+    ensembles,
     meter,
     program,
     progress,
@@ -30,67 +32,73 @@ _HALF, _FLOAT = 2, 4  # bytes of a float16 and of a float32
 class Labels(NamedTuple):
     """Soft labels as a student's loop takes them."""
 
-    soft: Any  # (), logits [N, C] or [steps, B, C] float16, or the teacher's variables
-    teacher_fn: Any  # None, or the teacher's apply
+    soft: Any  # (), logits [N, C] or [steps, B, C] float16, or the labeller's variables
+    teacher_fn: Any  # None, or the labeller's apply
 
 
 class Sizes(NamedTuple):
     """Bytes that a student's training needs besides the images."""
 
     label_bytes: int
-    other_bytes: int  # the teacher's parameters, the images' weights
+    other_bytes: int  # the labeller's parameters, the images' weights
 
 
 def run(config, workdir) -> None:
     """The soft labels of every distilled set of the config."""
     arms.check(config)
     source, model = sources.finder(config, workdir), config.evaluate.models[0]
+    labellers = ensembles.finder(config, workdir, source)
     for distilled in recover.run(config, workdir):
         count, seed = len(distilled.images.labels), distilled.record["seed"]
-        teacher, _ = source(arms.ours(config), distilled.record["ipc"])
+        ipc = distilled.record["ipc"]
+        teacher, _ = source(arms.ours(config), ipc)
         info = teacher.train.info
         for name in config.evaluate.recipes:
             recipe = students.recipe(config, name, model, count, info)
             for labels in config.evaluate.labels:
-                make(config, workdir, teacher, distilled, recipe, seed, labels)
+                who = labellers(labels, ipc, teacher, recipe.temperature)
+                kind, _ = ensembles.split(labels)
+                make(config, workdir, who, distilled, recipe, seed, kind)
 
 
-def make(config, workdir, teacher, distilled, recipe, seed: int, labels: str) -> None:
+def make(config, workdir, labeller, distilled, recipe, seed: int, labels: str) -> None:
     """Makes the labels of one distilled set, if they are stored and not there yet."""
     if labels in ("hard", "online"):
         return
-    stage = _stage(config, workdir, teacher, distilled, recipe, seed, labels)
+    stage = _stage(config, workdir, labeller, distilled, recipe, seed, labels)
     if stage.complete:
         return
     name = stage.folder.name[:-13]
     with meter.watch(f"relabel {name}") as cost:
         if labels == "single":
             logits = relabel.plain_labels(
-                teacher.network.apply, teacher.variables, distilled.images.images
+                labeller.apply, labeller.variables, distilled.images.images
             )
         else:
             # Students of all arms see the same crops and boxes.
             key = program.key(config, "views", seed)
-            logits = _of_views(stage, name, teacher, distilled, recipe.views, key)
+            logits = _of_views(stage, name, labeller, distilled, recipe.views, key)
     stage.finish({"logits": logits}, cost.record())
 
 
-def load(config, workdir, teacher, distilled, recipe, seed: int, labels: str) -> Labels:
+def load(
+    config, workdir, labeller, distilled, recipe, seed: int, labels: str
+) -> Labels:
     """The labels that `make` has made, or what stands for them."""
     if labels == "hard":
         return Labels((), None)
     if labels == "online":
-        return Labels(teacher.variables, teacher.network.apply)
-    stage = _stage(config, workdir, teacher, distilled, recipe, seed, labels)
+        return Labels(labeller.variables, labeller.apply)
+    stage = _stage(config, workdir, labeller, distilled, recipe, seed, labels)
     return Labels(stage.load()["logits"], None)
 
 
-def _stage(config, workdir, teacher, distilled, recipe, seed, labels):
+def _stage(config, workdir, labeller, distilled, recipe, seed, labels):
     made_from = {
         "version": 2,
         "labels": labels,
         "images": distilled.hash,
-        "teacher": teacher.hash,
+        **labeller.identity,
     }
     if labels == "stored":
         made_from |= {
@@ -103,7 +111,7 @@ def _stage(config, workdir, teacher, distilled, recipe, seed, labels):
     return checkpoint.Stage(workdir, "relabel", name, made_from)
 
 
-def _of_views(stage, name, teacher, distilled, views, key) -> np.ndarray:
+def _of_views(stage, name, labeller, distilled, views, key) -> np.ndarray:
     """Logits of every step, kept block by block; each host makes its own blocks."""
     total = stage.made_from["steps"]
     blocks = [range(i, min(i + _BLOCK, total)) for i in range(0, total, _BLOCK)]
@@ -113,8 +121,8 @@ def _of_views(stage, name, teacher, distilled, views, key) -> np.ndarray:
 
         def part(i):
             logits = relabel.soft_labels(
-                teacher.network.apply,
-                teacher.variables,
+                labeller.apply,
+                labeller.variables,
                 views,
                 key,
                 distilled.images.images,
@@ -135,10 +143,10 @@ def _of_views(stage, name, teacher, distilled, views, key) -> np.ndarray:
     return np.concatenate([p["logits"] for p in parts]) if parts else np.zeros(0)
 
 
-def sizes(labels: str, recipe, teacher, distilled) -> Sizes:
+def sizes(labels: str, recipe, labeller, distilled) -> Sizes:
     """What the labels take, and what else a student's training needs."""
-    images = distilled.images
-    count, classes = len(images.labels), teacher.train.info.num_classes
+    images, info = distilled.images, labeller.teachers[0].train.info
+    count, classes = len(images.labels), info.num_classes
     stored = len(distilled.stored)  # the parts of a mosaic share its label and weight
     label_bytes = soft_bytes(labels, recipe, count, classes)
     if labels == "hard" or recipe.loss == "mse_ce":  # which reads the class too
@@ -146,7 +154,7 @@ def sizes(labels: str, recipe, teacher, distilled) -> Sizes:
     equal = np.ptp(np.asarray(images.weights)) == 0
     other_bytes = 0 if equal else _FLOAT * stored
     if labels == "online":
-        variables = jax.tree.leaves(teacher.variables)
+        variables = jax.tree.leaves(labeller.variables)
         other_bytes += sum(np.asarray(x).nbytes for x in variables)
     return Sizes(label_bytes, other_bytes)
 

@@ -26,13 +26,22 @@ _RUN |= {"students": list, "sets": list, "stages": list}
 _STUDENT = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "top1")
 _STUDENT += ("image_bytes", "label_bytes", "other_bytes", "images")
 _SET = ("arm", "ipc", "set")
-_LATER = ("attacks", "alarms", "landscapes", "strengths")  # not in older files
+_LATER = (
+    "attacks",
+    "alarms",
+    "landscapes",
+    "strengths",
+    "labels",
+    "label_counts",
+)  # not in older files
 _ATTACK = ("arm", "ipc", "labels", "recipe", "model", "set", "student", "attack")
 _ATTACK += ("eps", "norm", "clean", "robust", "num_images")
 _LANDSCAPE = ("name", "gradient_norm", "rayleigh", "top_eigenvalue", "cosine")
 _LANDSCAPE += ("surface",)
 _FIELDS = {"student": _STUDENT, "set": _SET}
 _FIELDS |= {"attack": _ATTACK, "landscape": _LANDSCAPE}
+_FIELDS |= {"label_count": ("ipc", "teachers", "score", "chosen")}
+_FIELDS |= {"label": ("arm", "ipc", "set", "teachers", "entropy", "accuracy", "agreed")}
 
 
 def run(config, workdir) -> None:
@@ -139,7 +148,7 @@ def joined(paths) -> dict:
     both = {"name": ", ".join(names), "alarms": []}
     for name, run in zip(names, runs):
         more, before = ({"run": name}, f"{name}: ") if len(runs) > 1 else ({}, "")
-        for field in ("students", "sets", "attacks", "landscapes", "strengths"):
+        for field in ("students", "sets", *(f for f in _LATER if f != "alarms")):
             rows = [{**row, **more} for row in run.get(field, [])]
             both[field] = both.get(field, []) + rows
         both["alarms"] += [before + alarm for alarm in run.get("alarms", [])]
@@ -244,6 +253,16 @@ def _tables(run):
             "features"
         )
         yield caption, tables.quality(sets, titles.title)
+    if run.get("labels"):
+        caption = (
+            "Labels of the images as they are, means over the sets: entropy at "
+            "temperature 1, and accuracy on the classes of the images, of the teachers "
+            "and of the labels that they give together"
+        )
+        yield caption, tables.sureness(run["labels"], titles.title)
+    if run.get("label_counts"):
+        caption = "Teachers that label, on held-out training images: mean accuracy"
+        yield caption, tables.label_counts(run["label_counts"])
     tried = run.get("strengths", [])
     if tried:
         caption = (

@@ -40,6 +40,8 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
     """
     once = shared(config, teacher)
     used = {teacher.hash, *(row[k] for row in students for k in ("images", "teacher"))}
+    for row in students:
+        used |= set(row.get("labellers", {}).get("teachers", ()))
     return {
         "version": 2,
         "name": config.name,
@@ -57,9 +59,10 @@ def assemble(config, workdir, teacher, students: list, sets: list) -> dict:
 
 def _stages(workdir, used: set) -> list[dict]:
     """What each artifact behind the students has cost, in the order of the pipeline."""
-    rows, order = [], ("squeeze", "stats", "pool", "recover", "relabel", "students")
+    rows, order = [], ("squeeze", "stats", "pool")
+    order += ("generator", "surrogates", "recover", "relabel", "students")
     order += ("quality", "attack", "landscape")
-    used = used | _pools(workdir, used)
+    used = used | _networks(workdir, used)
     for stage in order:
         for path in sorted((pathlib.Path(workdir) / stage).glob("*/manifest.json")):
             manifest = json.loads(path.read_text())
@@ -75,10 +78,13 @@ def _stages(workdir, used: set) -> list[dict]:
     return rows
 
 
-def _pools(workdir, used: set) -> set:
-    """The networks that the sets among what is used were matched through."""
+def _networks(workdir, used: set) -> set:
+    """The networks that the sets among what is used were matched through or sampled
+    from."""
     found = set()
     for path in (pathlib.Path(workdir) / "recover").glob("*/manifest.json"):
         if path.parent.name.rpartition("-")[2] in used:
-            found |= set(json.loads(path.read_text())["made_from"].get("pool", ()))
+            made_from = json.loads(path.read_text())["made_from"]
+            found |= set(made_from.get("pool", ()))
+            found |= {made_from.get(name) for name in ("generator", "surrogates")}
     return found

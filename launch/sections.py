@@ -5,8 +5,11 @@ the place of its own: several settings of a method in one comparison. A field ma
 depend on the images per class, as pairs: ((1, 1000), (10, 10000)).
 """
 
-# What every section has: how a method moves its pixels.
-FIELDS = ("num_steps", "learning_rate", "layout")
+from ddjax import methods
+
+# What every section has, and those of methods that move pixels.
+FIELDS = ("num_steps", "layout")
+RATE = "learning_rate"
 # How a step looks at the images, of methods that are told so.
 VIEW = ("crop_scale", "flip", "jitter")
 
@@ -34,7 +37,8 @@ def of(config, arm: str, ipc: int) -> dict:
             f"{', '.join(sorted(config.methods))}. Add one, as in configs/default.py."
         )
     found = config.methods[name].to_dict() | _change(config, arm)
-    missing = [field for field in FIELDS if field not in found]
+    wanted = (*FIELDS, RATE) if methods.moves_pixels(name) else FIELDS
+    missing = [field for field in wanted if field not in found]
     if missing:
         raise ValueError(
             f"the config's section methods.{name} lacks {', '.join(missing)}; "

@@ -52,6 +52,8 @@ def identity(config) -> dict:
     for name in ("curvature", "adversarial"):
         if not getattr(recipe, name).acts:
             del section[name]
+    if recipe.schedule == "cosine":  # which it was before there was another
+        del section["schedule"]
     return section
 
 
@@ -90,10 +92,10 @@ def trained(config, stage, key, network, recipe, train, bar, *, seed: int):
         bar.skip(done)
         logging.info("%s goes on from step %d.", stage.folder.parent.name, done)
     total = squeeze.num_steps(recipe, count)
-    step, shared, source = _source(seed, config, network, recipe, train, done, total)
+    step, shared, read = source(seed, config, network, recipe, train, done, total)
     with (
         progress.Monitor(stage, bar, total, done, config.save_every_s) as monitor,
-        source as batches,
+        read as batches,
     ):
         state = loop.run(
             step,
@@ -110,7 +112,7 @@ def trained(config, stage, key, network, recipe, train, bar, *, seed: int):
     return first, last
 
 
-def _source(seed, config, network, recipe, train, done, total):
+def source(seed, config, network, recipe, train, done, total):
     """The step, the arrays it shares, and a context: of the batches, or of None."""
     count = len(train.labels)
     if not isinstance(train.images, data.Records):

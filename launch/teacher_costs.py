@@ -11,7 +11,7 @@ import numpy as np
 
 from ddjax import data, parallel, squeeze, stats
 from ddjax.types import DataInfo
-from launch import arms, atoms, pool, shapes, variants
+from launch import arms, atoms, ensembles, inputs, pool, shapes, variants
 from launch import squeeze as squeeze_stage
 from launch.shapes import FLOAT, Row
 
@@ -24,7 +24,24 @@ def teacher_rows(plan) -> list[Row]:
     for theirs in variants.others(plan.config, shapes.ours_and_others(plan)):
         other = plan._replace(config=theirs)
         rows += squeeze_rows(other) + stats_rows(other)
-    return rows + pool_rows(plan)
+    return rows + label_rows(plan) + pool_rows(plan)
+
+
+def label_rows(plan) -> list[Row]:
+    """Teachers that label and are no arm's: trained, and not looked through."""
+    if not ensembles.asked(plan.config):
+        return []
+    there = variants.others(plan.config, shapes.ours_and_others(plan))
+    known = {c.squeeze.to_json_best_effort() for c in (plan.config, *there)}
+    rows = []
+    for theirs in ensembles.others(plan.config):
+        if theirs.squeeze.to_json_best_effort() not in known:
+            info, section = plan.outline.info, theirs.squeeze.model
+            network = inputs.build_network(section, info)
+            variables = jax.eval_shape(network.init, shapes.key())
+            other = plan._replace(config=theirs, teacher=network, variables=variables)
+            rows += squeeze_rows(other._replace(known={}))
+    return rows
 
 
 def pool_rows(plan) -> list[Row]:
@@ -33,7 +50,7 @@ def pool_rows(plan) -> list[Row]:
     theirs = {  # one pool for all arms that have the same teacher
         json.dumps(found.squeeze.to_dict(), sort_keys=True): found
         for arm, ipc in itertools.product(methods(plan), config.recover.ipc)
-        if "pool" in _requires(plan, arm)
+        if "pool" in requires(plan, arm)
         for found in [variants.config_of(config, arm, ipc)]
     }
     count = int(plan.outline.counts.sum())
@@ -60,7 +77,8 @@ def pool_shapes(plan) -> tuple:
     return stacked, stacked
 
 
-def _requires(plan, arm) -> tuple[str, ...]:
+def requires(plan, arm) -> tuple[str, ...]:
+    """What an arm reads, see `methods.Method`."""
     ipc = plan.config.recover.ipc[0]
     info = plan.outline.info
     return arms.build(plan.config, arm, plan.teacher, info, ipc).requires
@@ -202,4 +220,4 @@ def methods(plan) -> list[str]:
 
 
 def needs_atoms(plan, arm) -> bool:
-    return arms.split(arm)[1] == "real" or "barycenter" in _requires(plan, arm)
+    return arms.split(arm)[1] == "real" or "barycenter" in requires(plan, arm)

@@ -88,7 +88,7 @@ def _import(config, workdir, network, train, test) -> Teacher:
     made_from = {
         "version": 1,
         "model": section.model.to_dict(),
-        "weights": _digest(section.restore),
+        "weights": digest(section.restore, "squeeze.restore"),
         "data": data.fingerprint(train),
         "pixels": (train.info.mean, train.info.std),
     }
@@ -129,14 +129,17 @@ def _named(section, train) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _digest(path) -> str:
+def digest(path, field: str) -> str:
+    """Of the bytes of a file of weights, which a field of the config names.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ValueError(
-            f"squeeze.restore: cannot read {path}: {error.strerror}."
-        ) from error
+        raise ValueError(f"{field}: cannot read {path}: {error.strerror}.") from error
 
 
 def _check(record, train, place):

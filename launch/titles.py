@@ -17,6 +17,7 @@ _NAMES = {
     "dc": "DC",
     "dsa": "DSA",
     "geodm": "GeoDM",
+    "otg": "OTG",
     tables.WHOLE: tables.WHOLE,
 }
 _TEACHERS = {"guard": "GUARD"}  # others as they are

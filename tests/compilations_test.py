@@ -7,6 +7,7 @@ the compile cache too, small ones (an addition, a slice) among them.
 
 import collections
 import contextlib
+import functools
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 from configs import default
 from ddjax import (
+    diffusion,
+    generate,
     loop,
     methods,
     optimizers,
@@ -84,6 +87,36 @@ def test_squeeze(streamed, tiny_network, tiny_data):
             key,
             range(squeeze.num_steps(recipe, 15)),
             feed=(lambda index: batch) if streamed else None,
+        )
+
+    first, second = both(train)
+    assert first["jit(block)"] == 1 and not second
+
+
+def test_generator(tiny_info, tiny_data):
+    options = {"width": 8, "depth": 1, "heads": 2, "patch": 4}
+    recipe = generate.Recipe(batch_size=6, num_steps=3)
+    kept = diffusion.schedule.respaced(generate.schedule_of(recipe), 3)
+    shared = (*tiny_data[:2], {})
+
+    def train(seed):
+        generator = diffusion.create(tiny_info, model=dict(options))
+        state = loop.run(
+            generate.make_step(generator, recipe, 15),
+            generate.init(jax.random.key(seed), generator, recipe),
+            shared,
+            jax.random.key(seed),
+            range(3),
+        )
+        draw = sampler(generator)
+        draw(jax.random.key(seed), generate.variables(state), np.arange(3))
+
+    @functools.cache
+    def sampler(generator):
+        return jax.jit(
+            lambda key, variables, labels: diffusion.sample(
+                key, generator, variables, labels, schedule=kept
+            )
         )
 
     first, second = both(train)

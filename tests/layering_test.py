@@ -10,10 +10,11 @@ LAYERS = [
     {"types"},
     {"geometry", "ot", "losses", "models", "data", "metrics", "parallel", "checkpoint"}
     | {"optimizers", "selection"},
-    {"matching"},
+    {"matching", "diffusion"},
     {"methods", "loop", "training", "attacks"},
     {"squeeze", "stats", "recover", "relabel", "student", "recipes", "report"}
-    | {"patches", "quality", "tables", "export", "landscape"},
+    | {"patches", "quality", "tables", "export", "landscape", "ensemble"}
+    | {"generate", "autoencode"},
     {"pipeline", "page"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -93,6 +93,20 @@ class TestCosineByEpoch:
         np.testing.assert_allclose(rates, wanted, atol=1e-7)
 
 
+class TestCosineThenLinear:
+    def test_is_the_cosine_and_then_edc_s_line(self):
+        """Which begins at a sixth: lr (1 + cos(5 pi / 12)) / 2 (1 - e / E)."""
+        made = [
+            f(0.1, 12, steps_per_epoch=2, stretch=2.0)
+            for f in (optimizers.cosine_by_epoch, optimizers.cosine_then_linear)
+        ]
+        cosine, rates = (np.array([float(f(i)) for i in range(26)]) for f in made)
+        np.testing.assert_allclose(rates[:22], cosine[:22], rtol=1e-6)
+        last = 0.05 * (1 + np.cos(5 * np.pi / 12))
+        np.testing.assert_allclose(rates[22:24], last / 12, rtol=1e-5)
+        np.testing.assert_allclose(rates[24:], 0, atol=1e-9)
+
+
 class CosineVariantsTest(chex.TestCase):
     @chex.all_variants
     def test_count_may_be_traced(self):

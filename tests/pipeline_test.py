@@ -4,7 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from ddjax import data, matching, models, pipeline, squeeze, student
+from ddjax import (
+    data,
+    diffusion,
+    generate,
+    matching,
+    models,
+    pipeline,
+    squeeze,
+    student,
+)
 from ddjax.data.augment import CropFlipRoll
 from ddjax.matching.frame import space_of
 from ddjax.relabel import Views
@@ -39,6 +48,43 @@ def test_distilled_images_are_those_of_their_class(digits, taught, method, start
     np.testing.assert_array_equal(small.labels, np.repeat(np.arange(10), 2))
     logits, _ = network.apply(teacher, small.images / np.float32(255))
     assert (np.argmax(logits, -1) == small.labels).mean() > 0.8
+
+
+def test_images_are_sampled_from_a_generator(digits):
+    train, _ = digits
+    model = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+    generator = diffusion.create(train.info, model=model, noise=("cosine", 100))
+    recipe, losses = generate.Recipe(200, 64, learning_rate=1e-2, ema=0.9), []
+    variables = pipeline.teach_generator(
+        jax.random.key(0),
+        generator,
+        train,
+        recipe,
+        observe=lambda done, state, metrics: losses.append(float(metrics["loss"][0])),
+    )
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+
+    def sampled(**options):
+        small = pipeline.distill(
+            jax.random.key(1),
+            None,
+            (),
+            train,
+            2,
+            method="otg",
+            start="noise",
+            num_steps=10,
+            sampled_from=(generator, variables),
+            **options,
+        )
+        assert small.images.shape == (20, 8, 8, 1) and small.images.dtype == np.uint8
+        return small.images
+
+    plain = sampled(transport_weight=0.0)
+    np.testing.assert_array_equal(plain, sampled(transport_weight=0.0))
+    assert (plain != sampled(window=(0.0, 1.0), transport_weight=0.3)).any()
+    with pytest.raises(ValueError, match="influence guidance needs surrogates"):
+        sampled(influence_weight=5.0)
 
 
 def test_students_learn_from_what_was_chosen(digits, taught):

@@ -49,6 +49,27 @@ class TestRedundancy:
         assert quality.redundancy(np.zeros((2, 3)), np.zeros(2, int)) == 0
 
 
+class TestHalves:
+    def test_equals_scikit_learns_nearest_neighbour(self, random):
+        images = random.integers(0, 256, (14, 3, 3, 1), dtype=np.uint8)
+        labels = np.repeat([0, 1, 2], [6, 5, 3])
+        first = np.concatenate([np.arange(0, 6, 2), np.arange(6, 11, 2), [11, 13]])
+        second = np.setdiff1d(np.arange(14), first)
+        flat, right = images.reshape(14, -1).astype(float), 0
+        for mine, other in ((first, second), (second, first)):
+            model = neighbors.KNeighborsClassifier(1).fit(flat[other], labels[other])
+            right += np.sum(model.predict(flat[mine]) == labels[mine])
+        assert quality.halves(images, labels) == pytest.approx(right / 14)
+
+    def test_a_set_that_says_everything_twice(self):
+        images = np.repeat(np.arange(3, dtype=np.uint8), 2)[:, None, None, None]
+        assert quality.halves(images, np.repeat([0, 1, 2], 2)) == 1
+
+    def test_a_class_of_one_image_says_nothing(self):
+        images = np.zeros((3, 1, 1, 1), np.uint8)
+        assert math.isnan(quality.halves(images, np.array([0, 0, 1])))
+
+
 class TestNearest:
     @pytest.mark.parametrize("batch_size", [1, 7, 23, 1000])
     def test_images_as_scikit_learn_finds_them(self, images, random, batch_size):

@@ -75,6 +75,55 @@ def test_students_are_pytorch_s(name, tolerance, torch_students):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
+def layers(given, schedule):
+    """Two layers that start where the fixture does."""
+
+    def init(key):
+        del key
+        named = {
+            f"layer{i}": {
+                name: jnp.asarray(given[f"{schedule} first {name}{i}"])
+                for name in ("kernel", "bias")
+            }
+            for i in (0, 1)
+        }
+        return {"params": named, "batch_stats": {}}
+
+    def apply(variables, images):
+        first, second = (variables["params"][f"layer{i}"] for i in (0, 1))
+        hidden = images.reshape(len(images), -1) @ first["kernel"] + first["bias"]
+        return jax.nn.relu(hidden) @ second["kernel"] + second["bias"], {}
+
+    return models.Network(init, apply, lambda v, x: (apply(v, x)[0], {}))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "cosine_linear"])
+def test_edc_with_otm_is_pytorch_s_step_by_step(schedule, torch_students):
+    """The loss of every step, and the average after it."""
+    given = torch_students
+    changes = {"epochs": 20, "batch_size": 12, "learning_rate": 0.02}
+    recipe = create("edc_otm+plain", schedule=schedule, **changes)
+    network = layers(given, schedule)
+    step = jax.jit(student.make_step(network, recipe, 12, "single"))
+    state = student.initial_state(jax.random.key(0)[None], network, recipe, 12)
+    shared = [given["images"], given["labels"].astype(int), np.ones(12, np.float32)]
+    shared = jax.tree.map(jnp.asarray, (*shared, given["logits"]))
+    for i in range(20):
+        state, report = step(state, i, shared, jax.random.key(1))
+        wanted = given[f"{schedule} loss"][i]
+        assert float(report["loss"]) == pytest.approx(wanted, rel=1e-5)
+        average = student.variables(state)["params"]
+        for j, part in ((0, "kernel"), (0, "bias"), (1, "kernel"), (1, "bias")):
+            np.testing.assert_allclose(
+                average[f"layer{j}"][part],
+                given[f"{schedule} {part}{j}"][i],
+                rtol=0,
+                atol=1e-5,
+            )
+    moved = average["layer1"]["kernel"] - given[f"{schedule} first kernel1"]
+    assert np.abs(moved).max() > 0.02
+
+
 class TestCreate:
     """The numbers of the papers' code."""
 
@@ -138,6 +187,24 @@ class TestCreate:
         recipe = create("edc")
         assert (recipe.loss, recipe.ema, recipe.stretch) == ("mse_ce", 0.99, 2.0)
 
+    def test_edc_otm_is_edc_with_transport_for_whole_images(self):
+        recipe, edc = create("edc_otm"), create("edc")
+        assert (recipe.ot_weight, recipe.ot_temperature) == (0.1, 2.0)
+        assert (recipe.ot_epsilon, recipe.ot_iterations) == (0.1, 50)
+        assert (recipe.hard_share, recipe.views.patch_shuffle) == (0.025, 1)
+        assert create("edc", ot_weight=0.1, patch_shuffle=1) == recipe
+        assert edc.ot_weight == 0.0
+
+    def test_records_of_recipes_without_what_came_later_are_as_they_were(self):
+        """Their names are digests of these fields."""
+        assert list(recipes.fields(create("edc"))) == [
+            *("batch_size", "crop_scale", "flip", "mix", "patch_shuffle", "dsa"),
+            *("mean", "std", "epochs", "optimizer", "learning_rate"),
+            *("weight_decay", "schedule", "stretch", "loss", "temperature", "ema"),
+        ]
+        found = recipes.fields(create("edc_otm", ot_epsilon=0.2))
+        assert (found["ot_weight"], found["ot_epsilon"]) == (0.1, 0.2)
+
     @pytest.mark.parametrize("name", recipes.names())
     def test_every_field_can_be_changed(self, name):
         """And None changes nothing."""
@@ -167,10 +234,19 @@ class TestCreate:
             ({"name": "wmd"}, "unknown recipe 'wmd'; known: wmdd, rded"),
             ({"batchsize": 3}, "no field 'batchsize'; known: batch_size"),
             ({"optimizer": "lars"}, "unknown optimizer 'lars' .* adamw, adam, sgd"),
-            ({"schedule": "linear"}, "unknown schedule 'linear' .* cosine, step"),
+            (
+                {"schedule": "linear"},
+                "unknown schedule 'linear' .* cosine_linear, step",
+            ),
             ({"schedule": "step"}, "starts SGD anew"),
             ({"loss": "mse"}, "unknown loss 'mse' .* kl, mse_ce"),
             ({"mix": "mixup"}, "unknown mix 'mixup' .* cutmix, none"),
+            ({"ot_on": "labels"}, "unknown ot_on 'labels' .* probabilities, logits"),
+            ({"ot_gradient": "none"}, "unknown ot_gradient .* unrolled, envelope"),
+            ({"ot_weight": -1.0}, "the ot_weight of a recipe is -1.0; .* least 0"),
+            ({"ot_epsilon": 0.0}, "the ot_epsilon of a recipe is 0.0"),
+            ({"ot_iterations": 0}, "the ot_iterations of a recipe is 0; .* least 1"),
+            ({"hard_share": float("nan")}, "the hard_share of a recipe is nan"),
             ({"dsa": "colour"}, "unknown DSA operator 'colour'"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -179,6 +179,25 @@ class TestTraining:
         late = np.abs(kept[60] - kept[59]).max()
         assert 0 < late < 0.02 * early
 
+    def test_a_constant_rate_stays(self, tiny_network, shared):
+        """The last step of the training is as long as the first."""
+        recipe = PLAIN._replace(momentum=0.0, weight_decay=0.0, schedule="constant")
+        state = squeeze.init(jax.random.key(3), tiny_network, recipe, 15)
+        last = squeeze.num_steps(recipe, 15)
+        counted = jax.tree.map(
+            lambda x: x + last if x.dtype == jnp.int32 else x, state.opt_state
+        )
+        step = jax.jit(squeeze.make_step(tiny_network, recipe, 15))
+        one, other = (
+            step(state._replace(opt_state=s), 0, shared, jax.random.key(4))[0]
+            for s in (state.opt_state, counted)
+        )
+        chex.assert_trees_all_equal(one.params, other.params)
+
+    def test_unknown_schedule_raises(self, tiny_network):
+        with pytest.raises(ValueError, match="'linear'; known: cosine, constant"):
+            squeeze.make_step(tiny_network, PLAIN._replace(schedule="linear"), 15)
+
 
 class TestRecipe:
     def test_num_steps(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ddjax import metrics, relabel, student, training
+from ddjax import losses, metrics, models, relabel, student, training
 from ddjax.types import DistilledSet
 
 PLAIN = relabel.Views(batch_size=8, crop_scale=(1.0, 1.0), flip=False, mix="none")
@@ -48,6 +48,21 @@ def teacher(tiny_network):
 @pytest.fixture
 def key_views():
     return jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A network of one layer."""
+
+    def init(key):
+        kernel = jax.random.normal(key, (192, 3)) / 4
+        return {"params": {"layer": {"kernel": kernel}}, "batch_stats": {}}
+
+    def apply(variables, images):
+        flat = images.reshape(len(images), -1) - 0.5
+        return flat @ variables["params"]["layer"]["kernel"], {}
+
+    return models.Network(init, apply, lambda v, x: (apply(v, x)[0], {}))
 
 
 def first_step(network, recipe, distilled, key_views, labels, soft=(), **options):
@@ -164,6 +179,43 @@ class TestLoss:
         weights = distilled.weights[rows]
         assert loss == pytest.approx((each * weights).sum() / weights.sum(), rel=1e-3)
 
+    @pytest.mark.parametrize(
+        ("labels", "loss"),
+        [("hard", "kl"), ("single", "kl"), ("stored", "mse_ce"), ("online", "kl")],
+    )
+    def test_transport_is_beside_every_loss_of_soft_labels(
+        self, linear, distilled, key_views, labels, loss
+    ):
+        random, teacher = np.random.default_rng(0), linear.init(jax.random.key(8))
+        soft = {
+            "hard": (),
+            "single": (5 * random.normal(size=(12, 3))).astype(np.float16),
+            "stored": (5 * random.normal(size=(8, 8, 3))).astype(np.float16),
+            "online": teacher,
+        }[labels]
+        recipe = recipe_of(PLAIN)._replace(loss=loss, ot_epsilon=0.2, ot_iterations=9)
+        about = distilled, key_views, labels, soft
+        options = {"teacher_fn": linear.apply} if labels == "online" else {}
+        without, seen, logits = first_step(linear, recipe, *about, **options)
+        recipe = recipe._replace(ot_weight=0.5)
+        value, _, _ = first_step(linear, recipe, *about, **options)
+        if labels == "hard":
+            assert value == without
+            return
+        rows = np.asarray(seen.rows)
+        targets = {"single": lambda: soft[rows], "stored": lambda: soft[2]}.get(
+            labels, lambda: linear.apply(teacher, seen.images)[0]
+        )()
+        wanted = losses.logit_transport(
+            jnp.asarray(logits, jnp.float32),
+            jnp.asarray(targets),
+            epsilon=0.2,
+            iterations=9,
+            weights=jnp.asarray(distilled.weights[rows]),
+        )
+        assert wanted > 0.05
+        assert value - without == pytest.approx(0.5 * float(wanted), rel=5e-3)
+
     @pytest.mark.parametrize("labels", student.LABELS)
     def test_weights_change_the_loss_and_their_scale_does_not(
         self, tiny_network, teacher, distilled, key_views, labels
@@ -179,12 +231,12 @@ class TestLoss:
         equal = distilled._replace(weights=np.ones(12, np.float32))
         scaled = distilled._replace(weights=distilled.weights * 7)
         recipe = recipe_of(PLAIN)._replace(temperature=2.0)
-        losses = [
+        found = [
             first_step(tiny_network, recipe, of, key_views, labels, soft, **options)[0]
             for of in (distilled, equal, scaled)
         ]
-        assert abs(losses[0] - losses[1]) > 1e-3 * losses[0]
-        assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+        assert abs(found[0] - found[1]) > 1e-3 * found[0]
+        assert found[2] == pytest.approx(found[0], rel=1e-5)
 
     def test_unknown_labels_raise(self, tiny_network):
         with pytest.raises(ValueError, match="unknown labels 'softer'; known: hard"):

@@ -34,12 +34,14 @@ from ddjax.losses.labels import (
     soft_label_distance,
     soft_label_divergence,
 )
+from ddjax.losses.logit_transport import TRANSPORTED, logit_transport
 from ddjax.losses.means import mean_matching
 from ddjax.losses.priors import total_variation
 
 __all__ = [
     "CURVATURES",
     "MATCHES",
+    "TRANSPORTED",
     "Curvature",
     "barycenter_distance",
     "batch_norm",
@@ -60,6 +62,7 @@ __all__ = [
     "group_moments",
     "hessian_norm",
     "input_gradient",
+    "logit_transport",
     "loss_difference",
     "mean_distance",
     "mean_matching",

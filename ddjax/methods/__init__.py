@@ -7,7 +7,9 @@ from ddjax.methods.base import (
     from_matching,
     is_told_a_space,
     is_told_a_view,
+    moves_pixels,
     names,
+    samples,
 )
 
 __all__ = [
@@ -17,5 +19,7 @@ __all__ = [
     "from_matching",
     "is_told_a_space",
     "is_told_a_view",
+    "moves_pixels",
     "names",
+    "samples",
 ]

@@ -13,6 +13,7 @@ import optax
 
 from ddjax import losses
 from ddjax.data.augment import CropFlipRoll
+from ddjax.diffusion import Generator
 from ddjax.models import Network
 from ddjax.types import Context, DistilledSet, Targets
 
@@ -27,8 +28,10 @@ __all__ = [
     "is_told_a_space",
     "is_told_a_view",
     "move",
+    "moves_pixels",
     "names",
     "outside",
+    "samples",
     "split_classes",
     "total",
     "with_curvature",
@@ -48,8 +51,13 @@ class Method(NamedTuple):
         chunk's classes where `real_batch` is not 0, else ().
       finalize: `(state, context, targets) -> DistilledSet`, pixels in [0, 1].
       requires: what it reads: of the artifacts "teacher", "class_stats", "barycenter",
-        "pool", "frame", and "running", the statistics that only a teacher with BatchNorm has.
+        "pool", "frame", "generator", "surrogates", and "running", the statistics that
+        only a teacher with BatchNorm has.
       real_batch: real images of each class that a step looks at; 0 for none.
+      real_set: real images of each class that `init` is given once, as `Targets.real`,
+        with `Targets.keys`; 0 for none of either.
+      in_turn: whether the images of a class are made one after another, each in as many
+        steps as the config says; else all take these steps together.
     """
 
     init: Callable
@@ -57,6 +65,12 @@ class Method(NamedTuple):
     finalize: Callable
     requires: tuple[str, ...]
     real_batch: int = 0
+    real_set: int = 0
+    in_turn: bool = False
+
+    def length(self, num_steps: int, ipc: int) -> int:
+        """Steps of a chunk with so many images per class."""
+        return num_steps * ipc if self.in_turn else num_steps
 
 
 class ImagesState(NamedTuple):
@@ -230,6 +244,16 @@ def is_told_a_space(name: str) -> bool:
     return "space" in _factory(name)[1]
 
 
+def samples(name: str) -> bool:
+    """Whether a method samples its images from a generator."""
+    return "generator" in _factory(name)[1]
+
+
+def moves_pixels(name: str) -> bool:
+    """Whether a method moves pixels by an optimiser; others sample."""
+    return "optimizer" in _factory(name)[1]
+
+
 def _factory(name):
     factory = importlib.import_module(f"ddjax.methods.{name}").method
     return factory, set(inspect.signature(factory).parameters)
@@ -239,20 +263,23 @@ def _factory(name):
 def create(
     name: str,
     network: Network,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | None,
     *,
     num_steps: int,
     augment: CropFlipRoll = VIEW,
+    generator: Generator | None = None,
     options: tuple[tuple[str, Any], ...] = (),
 ) -> Method:
     """Builds the method in module `ddjax.methods.<name>`.
 
     Args:
       name: the module.
-      network: of the teacher, or of the networks that images are matched through.
-      optimizer: of the pixels.
-      num_steps: length of the run, for schedules.
+      network: of the teacher, of the networks that images are matched through, or of
+        the surrogates that guide a generator.
+      optimizer: of the pixels, if there is one: see `moves_pixels`.
+      num_steps: length of the run, for schedules; or of the making of one image.
       augment: how a step looks at the images.
+      generator: that images are sampled from, if they are.
       options: (name, value) pairs of the factory's own keyword arguments.
 
     Raises:
@@ -261,12 +288,19 @@ def create(
     if name not in names():
         raise ValueError(f"unknown method {name!r}; known: {', '.join(names())}.")
     factory, wanted = _factory(name)
-    offered = {"num_steps": num_steps, "augment": augment}
-    known = sorted(wanted - {"network", "optimizer", *offered})
+    if "generator" in wanted and generator is None:
+        raise ValueError(f"method {name!r} samples from a generator; none was given.")
+    offered = {
+        "optimizer": optimizer,
+        "num_steps": num_steps,
+        "augment": augment,
+        "generator": generator,
+    }
+    known = sorted(wanted - {"network", *offered})
     for option, _ in options:
         if option not in known:
             raise ValueError(
                 f"method {name!r} has no option {option!r}; known: {', '.join(known)}."
             )
     offered = {key: value for key, value in offered.items() if key in wanted}
-    return factory(network, optimizer, **offered, **dict(options))
+    return factory(network, **offered, **dict(options))

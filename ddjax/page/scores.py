@@ -6,6 +6,7 @@ import numpy as np
 
 from ddjax import metrics
 from ddjax.page import charts
+from ddjax.tables import LABELS
 
 __all__ = [
     "as_bytes",
@@ -21,6 +22,10 @@ _COLORS = 10  # of the palette
 _MARKS = {"hard": "dot", "single": "ring", "stored": "square", "online": "cross"}
 _MEASURES = {
     "redundancy": ("redundancy", "mean cosine of two images of a class"),
+    "halves": (
+        "half from half",
+        "images whose nearest in the other half has their class",
+    ),
     "nearest_pixels": ("to nearest, pixels", "distance to the nearest training image"),
     "nearest_features": ("to nearest, features", "the same, as the teacher sees them"),
     "w2": ("W2", "to the real features, mean over classes"),
@@ -82,7 +87,7 @@ def results(students, arms) -> list[dict]:
 
 
 def _label_order(kind) -> int:
-    return [*_MARKS, kind].index(kind)
+    return [*LABELS, kind].index(kind)
 
 
 def _blocks(students) -> list[tuple[int, list]]:
@@ -149,7 +154,7 @@ def _by_bytes(students, arms) -> charts.Chart:
     for (arm, kind), rows in _grouped(students, "arm", "labels").items():
         cells = {max(1, _total(c)): _score(c) for c in _grouped(rows, "ipc").values()}
         curve = _curve(arm, arms.index(arm), sorted(cells.items()))
-        mark = _MARKS.get(kind, "dot")
+        mark = _MARKS.get(kind.partition("+")[0], "dot")
         curves.append(curve._replace(mark=mark, name=f"{arm}, {kind}"))
     return charts.plot(
         curves,

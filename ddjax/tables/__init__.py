@@ -8,6 +8,7 @@ them apart. Scores of different recipes or models are never put into one table.
 
 from ddjax.tables.forms import csv_table, latex_table, markdown_table
 from ddjax.tables.groups import LABELS, series, split, summarise
+from ddjax.tables.labels import label_counts, sureness
 from ddjax.tables.results import long, quality, results, scores_table, settings
 from ddjax.tables.robust import (
     KIND,
@@ -37,6 +38,7 @@ __all__ = [
     "attack_title",
     "csv_table",
     "difference",
+    "label_counts",
     "landscapes",
     "latex_table",
     "long",
@@ -56,4 +58,5 @@ __all__ = [
     "split",
     "strengths",
     "summarise",
+    "sureness",
 ]

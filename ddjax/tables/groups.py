@@ -13,7 +13,9 @@ __all__ = [
     "total_bytes",
 ]
 
-LABELS = ("hard", "single", "stored", "online")
+# Kinds of labels, the cheapest first; "+lia": those of several teachers.
+LABELS = ("hard", "single", "single+lia", "stored", "stored+lia", "online")
+LABELS += ("online+lia",)
 
 
 def split(records: list[dict], by=("recipe", "model")) -> dict[tuple, list[dict]]:

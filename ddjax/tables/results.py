@@ -10,6 +10,7 @@ __all__ = ["long", "quality", "results", "scores_table", "settings"]
 
 _MEASURES = {
     "redundancy": ("redundancy", "{:.2f}"),
+    "halves": ("half from half", "{:.2f}"),
     "nearest_pixels": ("nearest, pixels", "{:.2f}"),
     "real_nearest_pixels": ("of real ones", "{:.2f}"),
     "nearest_features": ("nearest, features", "{:.2f}"),

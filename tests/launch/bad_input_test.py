@@ -109,7 +109,11 @@ class TestConfig:
         "changes, came, known",
         [
             ({"recover.method": "wmd"}, "unknown arm 'wmd/real'", "sre2l.*wmdd"),
-            ({"recover.start": "nois"}, "unknown arm 'wmdd/nois'", "noise, real, random"),
+            (
+                {"recover.start": "nois"},
+                "unknown arm 'wmdd/nois'",
+                "noise, real, random",
+            ),
             ({"data.name": "digit"}, "unknown data set 'digit'", "known: digits"),
             (
                 {"squeeze.model.name": "resnet19"},

@@ -9,14 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddjax import matching, methods, optimizers, parallel
+from ddjax import diffusion, matching, methods, optimizers, parallel, recover
 from ddjax.data import augment
 from ddjax.types import Context, Moments, Targets
 
 STEPS = 4
 # What else GeoDM has takes long to compile, five times here; its own tests have it.
 LIGHT = {"geodm": (("ot_weight", 0.0), ("weights", (0.5, 0.5, 0.0)))}
+# The steps of one image, of which there are two: both are seen, and guided.
+LIGHT["otg"] = (("deviation_weight", 5.0), ("influence_weight", 5.0), ("real_set", 4))
+LIGHT["otg"] += (("window", (0.0, 1.0)),)
 IPC = 2
+DENOISER = {"width": 8, "depth": 1, "heads": 2, "patch": 4}
 
 
 @pytest.fixture(scope="module", params=methods.names())
@@ -26,8 +30,9 @@ def problem(request, tiny_network, tiny_variables, tiny_info, tiny_data):
         methods.create,
         request.param,
         tiny_network,
-        num_steps=STEPS,
+        num_steps=STEPS // 2 if methods.samples(request.param) else STEPS,
         augment=augment.CropFlipRoll((0.5, 1.0), True, 2),
+        generator=diffusion.create(tiny_info, model=DENOISER),
         options=LIGHT.get(request.param, ()),
     )
     method = create(optimizers.pixel_adam(0.1, STEPS, tiny_info.std))
@@ -45,15 +50,32 @@ def problem(request, tiny_network, tiny_variables, tiny_info, tiny_data):
     )
     weights = np.tile(np.array([0.3, 0.7], np.float32), 3)
     classes = np.arange(3, dtype=np.int32)
+    beside = rng.integers(0, 256, (3, 4, 8, 8, 3), dtype=np.uint8)
+    keys = recover.image_keys(jax.random.key(7), np.arange(6), IPC)
     chunks = [
-        Targets(i, labels, weights, f, layers, classes) for i, f in zip(whole, features)
+        Targets(i, labels, weights, f, layers, classes, beside, keys)
+        for i, f in zip(whole, features)
     ]
     first, last = (
         jax.vmap(tiny_network.init)(jax.random.split(jax.random.key(k), 2))
         for k in range(2)
     )
-    real = matching.table(tiny_data)
-    return method, Context(tiny_variables, real, (first, last)), chunks
+    context = Context(
+        teacher=tiny_variables,
+        real=matching.table(tiny_data),
+        pool=(first, last),
+        generator=_trained(diffusion.create(tiny_info, model=DENOISER)),
+        surrogates=last,
+    )
+    return method, context, chunks
+
+
+def _trained(generator):
+    """Variables none of which is 0, as many are at the start of a training."""
+    variables = generator.init(jax.random.key(2))
+    return jax.tree.map(
+        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables
+    )
 
 
 def batch_of(method, context, targets, i):
@@ -98,6 +120,7 @@ def test_factory_is_documented_and_named(problem):
 def test_requires_known_artifacts(problem):
     method, _, _ = problem
     known = {"teacher", "class_stats", "barycenter", "running", "pool"}
+    known |= {"generator", "surrogates"}
     assert set(method.requires) <= known
 
 
@@ -191,6 +214,8 @@ def test_same_key_same_images_other_key_others(problem, finished):
     method, context, (targets, _) = problem
     step = jax.jit(method.step)
     again, _ = run(method, context, targets, jax.random.key(3), step)
+    if method.real_set:  # an image has a key of its own
+        targets = targets._replace(keys=targets.keys + np.uint32(1))
     other, _ = run(method, context, targets, jax.random.key(4), step)
     again, other = images_of(problem, again), images_of(problem, other)
     np.testing.assert_array_equal(again, images_of(problem, finished[0]))
