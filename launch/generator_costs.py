@@ -44,9 +44,7 @@ def sampled_from(plan, requires) -> dict:
 def _generator_row(plan) -> Row:
     config, info = plan.config, plan.outline.info
     made, recipe = generator.build(config, info), generator.recipe_of(config)
-    count = int(plan.outline.counts.sum())
-    batch, used = teacher_costs.divided(min(recipe.batch_size, count), plan.machine)
-    own = recipe._replace(batch_size=batch // used)
+    count, batch, own = _shared(plan, recipe)
 
     def compiled():
         state = jax.eval_shape(lambda k: generate.init(k, made, own), shapes.key())
@@ -65,9 +63,7 @@ def _generator_row(plan) -> Row:
 def _surrogates_row(plan) -> Row:
     config, info = plan.config, plan.outline.info
     network, recipe = surrogates.build(config, info), surrogates.recipe_of(config)
-    count = int(plan.outline.counts.sum())
-    batch, used = teacher_costs.divided(min(recipe.batch_size, count), plan.machine)
-    own = recipe._replace(batch_size=batch // used)
+    count, batch, own = _shared(plan, recipe)
 
     def compiled():
         begin = functools.partial(
@@ -84,3 +80,10 @@ def _surrogates_row(plan) -> Row:
     disk = one * (_AGES + recipe.epochs + 1)  # every epoch's, until some are chosen
     what = f"surrogates, {recipe.epochs} epochs"
     return shapes.row(plan, "squeeze", what, steps, cost, disk, 2 * one)
+
+
+def _shared(plan, recipe):
+    """Training images, the batch of all devices, and the recipe of one's share."""
+    count = int(plan.outline.counts.sum())
+    batch, used = teacher_costs.divided(min(recipe.batch_size, count), plan.machine)
+    return count, batch, recipe._replace(batch_size=batch // used)

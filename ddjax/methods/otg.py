@@ -64,8 +64,8 @@ def method(
     plain sampler, and with IGD's numbers (influence 5, deviation 50, transport 0) IGD's.
 
     All classes of a chunk go together; images of a class, one after another. The noise
-    of an image depends on its row in the set and the step alone, so that chunks and
-    devices do not matter.
+    of an image depends on its class, its number there and the step alone: neither
+    chunks nor devices matter, nor how many images follow.
 
     Args:
       network: the surrogate, of which `Context.surrogates` has several epochs; read

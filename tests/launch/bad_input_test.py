@@ -165,7 +165,7 @@ class TestConfig:
                 "unknown arm 'random/noise'",
                 "random, herding, kcenter, kmeans, rded",
             ),
-            ({"evaluate.labels": ("sot",)}, "labels 'sot'", "hard, single, stored"),
+            ({"evaluate.labels": ("sot",)}, "labels 'sot'", "hard, single, .*stored"),
             ({"evaluate.recipes": ("wmd",)}, "recipe 'wmd'", "wmdd, rded"),
             ({"evaluate.models": ("resnet",)}, "models 'resnet'", "convnet"),
             ({"recipes.wmdd.optimizer": "lars"}, "optimizer 'lars'", "adamw, adam"),
