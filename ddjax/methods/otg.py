@@ -65,7 +65,7 @@ def method(
 
     All classes of a chunk go together; images of a class, one after another. The noise
     of an image depends on its class, its number there and the step alone: neither
-    chunks nor devices matter, nor how many images follow.
+    chunks nor devices matter, nor (but with first="capacity") how many images follow.
 
     Args:
       network: the surrogate, of which `Context.surrogates` has several epochs; read
