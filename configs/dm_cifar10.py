@@ -8,7 +8,8 @@ Command:  python -m launch.evaluate --config=configs/dm_cifar10.py
 Hardware: one GPU. ":cpu" is the same comparison made small.
 Expected: published with hard labels at IPC 1, 10, 50: DM 26.0, 48.9, 63.0; DSA 28.8,
           52.1, 60.6; DC 28.3, 44.9, 53.9 (DC without augmentation, recipe "dc").
-          ":cpu": the table in the README. The rest was not run yet.
+          Not run yet; DM at one image per class, made small, is in the README beside
+          GeoDM.
 """
 
 from configs import common, default

@@ -6,7 +6,7 @@ Command:  python -m launch.evaluate --config=configs/geodm_cifar10.py
 Hardware: one GPU. ":cpu" is a part of it made small.
 Expected: DM 26.0, 48.9, 63.0 at IPC 1, 10, 50. GeoDM's paper could not be read as far
           as its tables; reviewers quote 71.8 without and 72.3 with transport, on NCFM's
-          recipe. ":cpu": the table in the README. The rest was not run yet.
+          recipe. ":cpu": some of its arms, the table in the README. The rest was not run.
 """
 
 from configs import common, default, dm_cifar10, geodm_digits
