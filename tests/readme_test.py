@@ -61,7 +61,9 @@ def test_every_file_it_names_exists():
             assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("run", ["default", "default-6x3", "cifar10-cpu", "geodm-cifar10-cpu", "otg-digits"])
+@pytest.mark.parametrize(
+    "run", ["default", "default-6x3", "cifar10-cpu", "geodm-cifar10-cpu", "otg-digits"]
+)
 def test_tables_are_made_of_the_records(run):
     found = report.records(ROOT / "benchmarks" / "results" / run)
     table = report.markdown(found).split("\n\n")[1]
