@@ -312,11 +312,11 @@ class TestQuality:
         row = {"arm": "random", "ipc": 10, "set": 0, "images": "abc", "redundancy": 0.5}
         row |= {"nearest_pixels": 0.0, "real_nearest_pixels": 1.25, "copies": 1000}
         row |= {"nearest_features": 0.0, "real_nearest_features": 2.5, "test_copies": 0}
-        row |= {"w2": 3.5, "png_bytes": 12_000}
+        row |= {"w2": 3.5, "png_bytes": 12_000, "halves": 0.75}
         other = {**row, "set": 1, "w2": 4.5, "redundancy": None}
         single = {**row, "ipc": 1, "redundancy": None}
         header, rows = tables.quality([row, other, single], str.upper)
-        shared = ["0.00", "1.25", "0.00", "2.50", "1,000", "0"]
+        shared = ["0.75", "0.00", "1.25", "0.00", "2.50", "1,000", "0"]
         assert rows == [
             ["1", "RANDOM", "", *shared, "3.50", "12,000"],
             ["10", "RANDOM", "0.50", *shared, "4.00", "12,000"],
