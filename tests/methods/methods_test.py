@@ -221,7 +221,7 @@ def test_unknown_names_list_the_known_ones(tiny_network):
     sgd = optax.sgd(0.1)
     with pytest.raises(
         ValueError,
-        match="unknown method 'mtt'; known: cda, dc, dm, dsa, geodm, sre2l, wmdd",
+        match="unknown method 'mtt'; known: cda, dc, dm, dsa, geodm, otg, sre2l, wmdd",
     ):
         methods.create("mtt", tiny_network, sgd, **options)
     with pytest.raises(ValueError, match="no option 'bn_wieght'; known: .*bn_weight"):
