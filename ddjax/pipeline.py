@@ -166,8 +166,7 @@ def distill(
     )
     if "pool" in chosen.requires and not pool:
         raise ValueError(f"{method} with networks='pool' needs pool=(first, last).")
-    key_atoms, key_start, key_steps = jax.random.split(key, 3)
-    key_images = jax.random.fold_in(key, 3)
+    key_atoms, key_start, key_steps, key_images, key_real = jax.random.split(key, 5)
     matched = "barycenter" in chosen.requires
     per_class = "class_stats" in chosen.requires
     atoms, seen, rows, frame = None, None, None, ()
@@ -183,7 +182,7 @@ def distill(
 
     beside = np.zeros((info.num_classes, 0), int)
     if size := min(chosen.real_set, *stats.class_counts(train)):
-        beside = _drawn(key_start, train, size).reshape(-1, size)
+        beside = _drawn(key_real, train, size).reshape(-1, size)
 
     def given(places):
         """What methods that sample are told besides."""

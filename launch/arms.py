@@ -74,6 +74,7 @@ def check_with(config, info, counts, streamed: bool) -> None:
         if name in methods.names():
             for ipc in config.recover.ipc:
                 method = build(config, arm, network, info, ipc)
+                _check_in_turn(config, arm, method, ipc)
                 _check_teacher(theirs, arm, method, network, info)
                 _check_mosaics(config, arm, ipc, info, counts)
                 recover.chunks(1, 1, 1, sections.of(config, arm, ipc)["layout"])
@@ -133,6 +134,23 @@ def _check_teacher(config, arm, method, teacher, info):
             f"{arm} matches the running statistics of BatchNorm, and the network "
             f"{config.squeeze.model.name!r} has none as it is configured. Choose one "
             "with BatchNorm, or wmdd, which can match what LayerNorms read."
+        )
+
+
+def _check_in_turn(config, arm, method, ipc):
+    """ValueError for a start that would not be read, or chunks that part a class."""
+    if not method.in_turn:
+        return
+    if split(arm)[1] != "noise":
+        raise ValueError(
+            f"{arm} has a start that would not be read: images that are sampled start "
+            "from noise. Set recover.start to noise, or write the arm with /noise."
+        )
+    layout = sections.of(config, arm, ipc)["layout"]
+    if layout == "images":
+        raise ValueError(
+            f"{arm} makes the images of a class one after another, and the layout "
+            '"images" parts them: set its layout to "classes".'
         )
 
 

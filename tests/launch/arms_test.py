@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import common, default
+from configs import common, default, otg_digits
 from ddjax import data
 from ddjax.types import DataInfo
 from launch import arms, history, recover, sections
@@ -71,6 +71,23 @@ class TestSettings:
             sections.of(config, "wmdd.long/real", 1)
         with pytest.raises(ValueError, match="unknown arm 'random.long'"):
             arms.split("random.long")
+
+
+class TestSampled:
+    """Methods whose images are made one after another."""
+
+    def test_a_start_that_is_not_read_is_refused(self):
+        config = otg_digits.get_config("quick")
+        arms.check(config)
+        config.recover.start = "real"
+        with pytest.raises(ValueError, match="otg/real has a start.*/noise"):
+            arms.check(config)
+
+    def test_chunks_that_part_a_class_are_refused(self):
+        config = otg_digits.get_config("quick")
+        config.methods.otg.layout = "images"
+        with pytest.raises(ValueError, match='otg/noise makes.*layout to "classes"'):
+            arms.check(config)
 
 
 class TestRealImages:
