@@ -141,8 +141,7 @@ def _pixels(images):
 def _found(problem, kind):
     """(loss, size of the image gradient), nothing augmented, with the given weights."""
     network = problem.network._replace(init=lambda key: problem.variables)
-    in_loops = network.in_loops._replace(init=network.init)
-    method = problem.method(kind, network._replace(in_loops=in_loops), dsa="")
+    method = problem.method(kind, network, dsa="")
     context, targets, batch = Context(), problem.targets(), problem.batch()
     state = method.init(jax.random.key(0), context, targets)
     moved, metrics = jax.jit(method.step)(

@@ -69,7 +69,7 @@ def programs(size):
             generator,
             guided.Sampler(kept),
             guided.Guidance(**terms),
-            surrogate.in_loops.apply,
+            surrogate.apply,
         )
         before = {term: jnp.float32(0) for term in guided.Guidance(**terms).names}
         told = variables, ages, memory, z, labels, jnp.int32(38), draw, before

@@ -19,7 +19,7 @@ from absl import logging
 from ddjax import autoencode, checkpoint, data, diffusion, generate, loop, parallel
 from ddjax import report as reports
 from ddjax.diffusion import Generator
-from ddjax.models import generator_weights, layers
+from ddjax.models import generator_weights
 from launch import inputs, meter, pictures, program, progress, teachers
 
 _SPACES = ("pixels", "latents")
@@ -102,7 +102,7 @@ def check(config) -> None:
 
 def build(config, info) -> Generator:
     """The functions of the config's generator, the same object for equal ones."""
-    section, conv = config.generator, _conv(info)
+    section = config.generator
     latents = section.space == "latents"
     autoencoder = section.autoencoder.to_dict() if latents else None
     return diffusion.create(
@@ -110,7 +110,6 @@ def build(config, info) -> Generator:
         model=section.model.to_dict(),
         autoencoder=autoencoder,
         noise=(section.schedule, section.timesteps),
-        conv=conv,
     )
 
 
@@ -169,12 +168,6 @@ def _origin(config, workdir, train) -> str:
     return _space_stage(config, workdir, train).hash
 
 
-def _conv(info):
-    """For small images on a CPU a matrix product beats XLA's convolution."""
-    small = parallel.is_cpu() and info.shape[0] * info.shape[1] <= 256
-    return layers.patches_conv if small else None
-
-
 def _denoiser(config, stage, train, generator, space) -> None:
     """Trains it, from its newest state."""
     recipe, count = recipe_of(config), len(train.labels)
@@ -231,7 +224,7 @@ def _autoencoder(config, workdir, train) -> Mapping:
     if section.space == "pixels":
         return {}
     options = section.autoencoder.to_dict()
-    module = diffusion.build_autoencoder(train.info, options, _conv(train.info))
+    module = diffusion.build_autoencoder(train.info, options)
     shapes = jax.eval_shape(
         module.init, jax.random.key(0), jnp.zeros((1, *train.info.shape))
     )

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddjax import data, models, parallel
+from ddjax import data, models
 from ddjax.data import published, sets
-from ddjax.models import layers
 from ddjax.types import DataInfo, Dataset
 
 
@@ -106,7 +105,4 @@ def build_network(model, info) -> models.Network:
 
 @functools.cache  # so that a network's functions are compiled once in a program
 def _network(name, info, options):
-    # For small images on a CPU a matrix product beats XLA's convolution.
-    small = parallel.is_cpu() and info.shape[0] * info.shape[1] <= 256
-    conv = layers.patches_conv if small else None
-    return models.create(name, info, conv=conv, **dict(options))
+    return models.create(name, info, **dict(options))

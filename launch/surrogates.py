@@ -200,8 +200,7 @@ def turning(network, ages, examples) -> np.ndarray:
       ages: T variables.
       examples: [C, n, H, W, ch] uint8.
     """
-    # The gradients are in a loop over images: see `Network.in_loops`.
-    gradient = _gradient((network.in_loops if parallel.is_cpu() else network).apply)
+    gradient = _gradient(network.apply)
     total = np.zeros((len(ages), len(ages)))
     for label, images in enumerate(examples):
         found = [gradient(variables, images, label) for variables in ages]

@@ -22,7 +22,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {("losses", "ot"), ("losses", "geometry"), ("ot", "geometry")}
 SIDEWAYS |= {("student", "relabel")}
 SIDEWAYS |= {("checkpoint", "parallel"), ("metrics", "parallel")}
-SIDEWAYS |= {("attacks", "loop")}
+SIDEWAYS |= {("attacks", "loop"), ("models", "parallel")}
 SIDEWAYS |= {("recipes", "student"), ("recipes", "relabel"), ("export", "report")}
 SOURCES = sorted((ROOT / "ddjax").rglob("*.py"))
 

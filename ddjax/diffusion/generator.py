@@ -16,7 +16,7 @@ from ddjax.types import DataInfo
 __all__ = ["Generator", "build_autoencoder", "create"]
 
 _FLAXS = {"parent", "name"}
-_GIVEN = {"num_classes", "image_channels", "conv"}  # by `create`
+_GIVEN = {"num_classes", "image_channels"}  # by `create`
 
 
 class Generator(NamedTuple):
@@ -57,7 +57,6 @@ def create(
     model: Mapping,
     autoencoder: Mapping | None = None,
     noise: tuple[str, int] = ("linear", 1000),
-    conv: Callable | None = None,
 ) -> Generator:
     """A diffusion transformer for the images and classes of a data set.
 
@@ -71,7 +70,6 @@ def create(
         "learn_sigma" ...
       autoencoder: those of `ddjax.models.autoencoder.Autoencoder`; None for pixels.
       noise: the schedule it is trained with, see `schedule.named`.
-      conv: stands in for the autoencoder's convolutions; None for XLA's.
 
     Raises:
       ValueError: an unknown option, or one that does not suit the images.
@@ -91,24 +89,21 @@ def create(
     """
     frozen = None if autoencoder is None else _frozen(autoencoder)
     schedule.named(*noise)  # refuses
-    return _create(info, _frozen(model), frozen, tuple(noise), conv)
+    return _create(info, _frozen(model), frozen, tuple(noise))
 
 
-def build_autoencoder(
-    info: DataInfo, options: Mapping, conv: Callable | None = None
-) -> Autoencoder:
+def build_autoencoder(info: DataInfo, options: Mapping) -> Autoencoder:
     """The autoencoder of `create`, as the module that its training needs.
 
     Args:
       info: gives the shape of the images.
       options: fields of `ddjax.models.autoencoder.Autoencoder`.
-      conv: stands in for its convolutions; None for XLA's.
 
     Raises:
       ValueError: an unknown option, or one that does not suit the images.
     """
     options = dict(_frozen(options))
-    channels = {"image_channels": info.shape[-1], "conv": conv}
+    channels = {"image_channels": info.shape[-1]}
     return _module(Autoencoder, "autoencoder", {**channels, **options}, info.shape)
 
 
@@ -119,10 +114,10 @@ def _frozen(options: Mapping) -> tuple:
 
 
 @functools.cache
-def _create(info, model, autoencoder, noise, conv) -> Generator:
+def _create(info, model, autoencoder, noise) -> Generator:
     between = _pixels(info)
     if autoencoder is not None:
-        between = _latents(build_autoencoder(info, dict(autoencoder), conv), info)
+        between = _latents(build_autoencoder(info, dict(autoencoder)), info)
     init_space, encode, decode, latent_shape = between
     options = {"num_classes": info.num_classes, **dict(model)}
     module = _module(dit.DiT, "denoiser", options, latent_shape)

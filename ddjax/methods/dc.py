@@ -108,8 +108,6 @@ def method(
         curvature_form, curvature_weight, curvature_h, units="pixels"
     )
     bent.check()
-    # On a CPU convolutions in loops must be products of matrices.
-    network = network.in_loops if parallel.is_cpu() and network.in_loops else network
     cross_entropy = functools.partial(_cross_entropy, network)
     real_loss = functools.partial(_real_loss, network, bent)
 

@@ -105,8 +105,7 @@ def method(
     )
     steps = schedules.respaced(generator.schedule, num_steps)
     sampling = guided.Sampler(steps, sampler, 0.0, scale, channels)
-    # One step has its gradients for every class, and `init` in a loop over them.
-    apply_fn = network.in_loops.apply if influence_weight else None
+    apply_fn = network.apply if influence_weight else None
     back = guided.make_step(generator, sampling, guidance, apply_fn)
 
     def init(key: jax.Array, context: Context, targets: Targets) -> State:

@@ -1,6 +1,5 @@
 """The autoencoder of latent diffusion: images to small latents, and back."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -15,13 +14,12 @@ class _Parts(NamedTuple):
     """Makes the layers, the same way everywhere."""
 
     groups: int
-    conv: Callable | None
     remat: bool
 
     def convolve(self, width, size, inputs, **options):
         """A convolution with PyTorch's fresh weights, which depend on the inputs."""
         options |= {"use_bias": True, "init": "torch", "in_features": inputs}
-        return layers.conv(width, size, hook=self.conv, **options)
+        return layers.conv(width, size, **options)
 
     def norm(self, width, name):
         # The fast variance, E[x^2] - E[x]^2, cancels where the mean is large.
@@ -58,7 +56,6 @@ class Autoencoder(nn.Module):
     image_channels: int = 3
     groups: int = 32  # of GroupNorm, or as many as channels if there are fewer
     scale: float = 0.18215
-    conv: Callable | None = None
     remat: bool = False
 
     def check(self, shape):
@@ -91,7 +88,7 @@ class Autoencoder(nn.Module):
         return 2 ** (len(self.widths) - 1)
 
     def setup(self):
-        parts = _Parts(self.groups, self.conv, self.remat)
+        parts = _Parts(self.groups, self.remat)
         self.encoder = Encoder(parts, self.widths, self.blocks, 2 * self.channels)
         self.decoder = Decoder(parts, self.widths, self.blocks, self.image_channels)
         self.quant_conv = parts.convolve(2 * self.channels, 1, 2 * self.channels)

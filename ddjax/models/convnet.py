@@ -1,7 +1,5 @@
 """ConvNet-D, the small network of dataset condensation."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 
 from ddjax.models import layers, norms
@@ -24,7 +22,6 @@ class ConvNet(nn.Module):
     depth: int = 3
     norm: str = "batch"  # "batch" or "instance"
     initializer: str = "torch"  # "torch" (the reference's default) or "he"
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -52,7 +49,6 @@ class ConvNet(nn.Module):
                 use_bias=True,
                 init=self.initializer,
                 in_features=x.shape[-1],
-                hook=self.conv,
             )
             reports += more
             x = nn.avg_pool(nn.relu(x), (2, 2), (2, 2))

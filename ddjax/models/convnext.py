@@ -1,6 +1,5 @@
 """ConvNeXt-T with torchvision's topology, names and initialisation."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -43,7 +42,6 @@ class ConvNeXtTiny(nn.Module):
     width: int = 96
     blocks: tuple[int, ...] = (3, 3, 9, 3)  # of each stage
     patch: int = 0  # pixels; 0 chooses by the size of the image
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -60,7 +58,7 @@ class ConvNeXtTiny(nn.Module):
     def __call__(self, x, train: bool):
         del train  # nothing differs
         patch = self.patch or layers.patch(x.shape[1:])
-        conv = partial(_conv, hook=self.conv)
+        conv = _conv
         x = conv(self.width, patch, patch, name="features.0.0")(x)
         x, report = norms.LayerNorm(name="features.0.1")(x)
         reports = [report]

@@ -1,7 +1,7 @@
 """From a name to a network: normalisation inside, nothing but pure functions out."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,6 @@ from ddjax.models import (
     convnet,
     convnext,
     efficientnet,
-    layers,
     mobilenet,
     resnet,
     resnetap,
@@ -37,7 +36,7 @@ _MODULES = {
     "convnext_tiny": convnext.ConvNeXtTiny,
 }
 # Given by `create`, or flax's own.
-_NOT_OPTIONS = {"num_classes", "conv", "parent", "name"}
+_NOT_OPTIONS = {"num_classes", "parent", "name"}
 
 
 class Network(NamedTuple):
@@ -60,8 +59,6 @@ class Network(NamedTuple):
         the statistics of the batch: a network that was never trained has no others.
       mean: of each channel, what is subtracted from pixels within.
       std: of each channel, what they are divided by.
-      in_loops: the same network with convolutions as products of matrices, for steps
-        that have its gradients in a loop: XLA's own are 40 times slower there on a CPU.
     """
 
     init: Callable
@@ -70,12 +67,9 @@ class Network(NamedTuple):
     apply_batch: Callable | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    in_loops: Any = None
 
 
-def create(
-    name: str, info: DataInfo, *, conv: Callable | None = None, **options
-) -> Network:
+def create(name: str, info: DataInfo, **options) -> Network:
     """Builds a network for the images and classes of a data set.
 
     At 224 pixels the networks are torchvision's and timm's, and every path in the
@@ -89,9 +83,6 @@ def create(
         "efficientnet_b0", "vit_tiny", "vit_small", "swin_tiny" or "convnext_tiny".
       info: gives the number of classes, the image shape, and the mean and standard
         deviation that the network subtracts and divides by.
-      conv: replaces `jax.lax.conv_general_dilated` in every convolution but the
-        depthwise ones, for instance by `ddjax.models.layers.patches_conv`; None keeps
-        XLA's.
       **options: fields of the module, such as `width`, `depth`, `norm`, `stem`.
 
     Raises:
@@ -117,10 +108,9 @@ def create(
         raise ValueError(
             f"model {name!r} has no option {unknown[0]!r}; known: {', '.join(fields)}."
         )
-    module = make(num_classes=info.num_classes, conv=conv, **options)
+    module = make(num_classes=info.num_classes, **options)
     module.check(info.shape)
-    in_loops = module.clone(conv=layers.patches_conv)
-    return _functions(module, info)._replace(in_loops=_functions(in_loops, info))
+    return _functions(module, info)
 
 
 def _functions(module, info) -> Network:

@@ -1,6 +1,5 @@
 """EfficientNet-B0 with torchvision's topology, names and initialisation."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -30,12 +29,11 @@ class MBConv(nn.Module):
     expansion: int
     size: int
     stride: int
-    conv: Callable | None = None
 
     @nn.compact
     def __call__(self, x, train: bool):
         inner = divisible(self.expansion * x.shape[-1])
-        unit = partial(layers.conv_norm, train=train, hook=self.conv)
+        unit = partial(layers.conv_norm, train=train)
         y, reports, layer = x, [], 0
         if self.expansion != 1:
             names = ("block.0.0", "block.0.1")
@@ -62,7 +60,7 @@ class MBConv(nn.Module):
 
     def _excitation(self, x, squeezed, name):
         """A factor in (0, 1) for each channel of each image, [N, 1, 1, c]."""
-        conv = partial(layers.conv, size=1, use_bias=True, hook=self.conv)
+        conv = partial(layers.conv, size=1, use_bias=True)
         pooled = jnp.mean(x, (1, 2), keepdims=True)
         inside = nn.silu(conv(squeezed, name=f"{name}.fc1")(pooled))
         return nn.sigmoid(conv(x.shape[-1], name=f"{name}.fc2")(inside))
@@ -81,7 +79,6 @@ class EfficientNetB0(nn.Module):
     width: float = 1.0
     blocks: tuple[int, ...] = (1, 2, 2, 3, 3, 4, 1)  # of each stage
     stem: str = "auto"  # "large", "small" or "auto"
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -99,7 +96,7 @@ class EfficientNetB0(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        unit = partial(layers.conv_norm, train=train, hook=self.conv)
+        unit = partial(layers.conv_norm, train=train)
         x, reports = unit(
             x,
             names=("features.0.0", "features.0.1"),
@@ -115,7 +112,6 @@ class EfficientNetB0(nn.Module):
                     expansion,
                     size,
                     first if index == 0 else 1,
-                    self.conv,
                     name=f"features.{stage + 1}.{index}",
                 )
                 x, more = block(x, train)

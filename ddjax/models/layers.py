@@ -1,13 +1,13 @@
 """Layers shared by the networks, with PyTorch's paddings and defaults."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddjax.models import norms
+from ddjax.models import convolution, norms
 
 __all__ = [
     "attention",
@@ -20,46 +20,7 @@ __all__ = [
     "is_small",
     "max_pool",
     "patch",
-    "patches_conv",
 ]
-
-
-def patches_conv(
-    lhs,
-    rhs,
-    window_strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count=1,
-    precision=None,
-    **_,
-):
-    """A convolution as shifted copies and one matrix product; exact, NHWC.
-
-    On a CPU, XLA's convolution is slow for small images, and its backward pass 40
-    times slower still inside `lax.scan`; this form is not. It holds kh * kw copies of
-    the input, so it is meant for small images.
-    """
-    if feature_group_count != 1 or any(
-        d not in (None, 1, (1, 1)) for d in (lhs_dilation, rhs_dilation)
-    ):
-        raise ValueError("patches_conv knows neither groups nor dilation.")
-    del dimension_numbers  # flax always asks for NHWC, HWIO
-    kh, kw, channels, width = rhs.shape
-    x = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    sh, sw = window_strides
-    height = (x.shape[1] - kh) // sh + 1
-    columns = (x.shape[2] - kw) // sw + 1
-    shifted = [
-        x[:, i : i + (height - 1) * sh + 1 : sh, j : j + (columns - 1) * sw + 1 : sw]
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    patches = jnp.concatenate(shifted, axis=-1)
-    kernel = rhs.reshape(kh * kw * channels, width)
-    return jnp.matmul(patches, kernel, precision=precision)
 
 
 def _uniform_fan_in(gain_squared: float, fan_in: int | None = None):
@@ -88,7 +49,6 @@ def conv(
     use_bias: bool = False,
     init: str | float = "he",
     in_features: int = 0,
-    hook: Callable | None = None,
     name: str | None = None,
 ) -> nn.Conv:
     """A square convolution with the same explicit padding on both sides.
@@ -105,7 +65,6 @@ def conv(
       init: "he" (normal, fan out: torchvision's convolutional networks), "torch"
         (`nn.Conv2d`'s), or the standard deviation of a normal.
       in_features: input channels, which the bias of "torch" depends on.
-      hook: stands in for `jax.lax.conv_general_dilated` where there are no groups.
       name: of the layer in PyTorch's network.
     """
     padding = size // 2 if padding is None else padding
@@ -118,7 +77,7 @@ def conv(
         use_bias=use_bias,
         kernel_init=_kernel_init(init),
         bias_init=_bias_init(init, size * size * in_features),
-        conv_general_dilated=hook if groups == 1 else None,
+        conv_general_dilated=convolution.convolve,
         name=name,
     )
 

@@ -1,6 +1,5 @@
 """MobileNetV2 with torchvision's topology, names and initialisation."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -34,12 +33,11 @@ class InvertedResidual(nn.Module):
     features: int
     expansion: int
     stride: int
-    conv: Callable | None = None
 
     @nn.compact
     def __call__(self, x, train: bool):
         inner = self.expansion * x.shape[-1]
-        unit = partial(layers.conv_norm, train=train, hook=self.conv)
+        unit = partial(layers.conv_norm, train=train)
         y, reports, layer = x, [], 0
         if self.expansion != 1:
             y, reports = unit(y, names=("conv.0.0", "conv.0.1"), features=inner, size=1)
@@ -68,7 +66,6 @@ class MobileNetV2(nn.Module):
     width: float = 1.0
     blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)  # of each stage
     stem: str = "auto"  # "large", "small" or "auto"
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -87,7 +84,7 @@ class MobileNetV2(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         small = self._is_small(x.shape[1:])
-        unit = partial(layers.conv_norm, train=train, hook=self.conv)
+        unit = partial(layers.conv_norm, train=train)
         x, reports = unit(
             x,
             names=("features.0.0", "features.0.1"),
@@ -103,7 +100,6 @@ class MobileNetV2(nn.Module):
                     divisible(channels * self.width),
                     expansion,
                     first if index == 0 else 1,
-                    self.conv,
                     name=f"features.{layer}",
                 )
                 x, more = block(x, train)

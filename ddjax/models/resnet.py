@@ -1,6 +1,5 @@
 """ResNets with torchvision's topology, paddings and initialisation."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -17,7 +16,6 @@ class BasicBlock(nn.Module):
     features: int
     stride: int
     norm: str
-    conv: Callable | None = None
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -38,7 +36,6 @@ class Bottleneck(nn.Module):
     features: int
     stride: int
     norm: str
-    conv: Callable | None = None
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -59,7 +56,6 @@ def _unit(block, train, x, features, size, stride, *names):
         features=features,
         size=size,
         stride=stride,
-        hook=block.conv,
     )
 
 
@@ -85,7 +81,6 @@ class ResNet(nn.Module):
     width: int = 64
     stem: str = "auto"  # "7x7", "3x3" or "auto"
     norm: str = "batch"  # "batch" or "instance"
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -120,7 +115,6 @@ class ResNet(nn.Module):
                     self.width * 2**stage,
                     stride,
                     self.norm,
-                    self.conv,
                     name=f"layer{stage + 1}.{index}",
                 )
                 x, more = unit(x, train)

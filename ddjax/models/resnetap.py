@@ -1,7 +1,5 @@
 """ResNetAP-10, the condensation field's ResNet with average pooling."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -16,7 +14,6 @@ class PooledBlock(nn.Module):
     features: int
     pool: bool
     norm: str
-    conv: Callable | None = None
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -28,7 +25,6 @@ class PooledBlock(nn.Module):
                 self.norm,
                 features=self.features,
                 size=size,
-                hook=self.conv,
             )
 
         y, first = unit(x, 3, "conv1", "bn1")
@@ -38,7 +34,7 @@ class PooledBlock(nn.Module):
         shortcut = []
         if self.pool or x.shape != y.shape:
             # The norm reads the pooled convolution, so the two are not one unit.
-            x = layers.conv(self.features, 1, hook=self.conv, name="downsample.0")(x)
+            x = layers.conv(self.features, 1, name="downsample.0")(x)
             x = _pool(x, 2) if self.pool else x
             x, shortcut = norms.norm(x, self.norm, train, name="downsample.2")
         return nn.relu(x + y), [*first, *second, *shortcut]
@@ -66,7 +62,6 @@ class ResNetAP10(nn.Module):
     width: int = 64
     stem: str = "auto"  # "small", "mid", "large" or "auto"
     norm: str = "instance"  # "instance" (the reference's default) or "batch"
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -99,7 +94,6 @@ class ResNetAP10(nn.Module):
             self.norm,
             features=self.width,
             size=size,
-            hook=self.conv,
         )
         x = _pool(nn.relu(x), pool)
         for stage in range(4):
@@ -107,7 +101,6 @@ class ResNetAP10(nn.Module):
                 self.width * 2**stage,
                 stage > 0,
                 self.norm,
-                self.conv,
                 name=f"layer{stage + 1}.0",
             )
             x, more = block(x, train)

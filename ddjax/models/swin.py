@@ -1,6 +1,5 @@
 """Swin-T with torchvision's topology, names and initialisation."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -115,7 +114,6 @@ class SwinTiny(nn.Module):
     blocks: tuple[int, ...] = (2, 2, 6, 2)
     patch: int = 0  # pixels; 0 chooses by the size of the image
     window: int = 0  # patches; 0 chooses
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -144,7 +142,6 @@ class SwinTiny(nn.Module):
             use_bias=True,
             init="torch",
             in_features=x.shape[-1],
-            hook=self.conv,
             name="features.0.0",
         )
         x, report = _norm(name="features.0.2")(embed(x))

@@ -1,7 +1,5 @@
 """VGG-11: torchvision's, and the condensation field's for small images."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +34,6 @@ class VGG11(nn.Module):
     width: int = 64
     norm: str = "batch"  # "batch", "instance" or "none"
     head: str = "auto"  # "mlp", "linear" or "auto"
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -67,7 +64,6 @@ class VGG11(nn.Module):
                 size=3,
                 padding=padding,
                 use_bias=True,
-                hook=self.conv,
             )
             x, padding = nn.relu(x), 1
             reports += more

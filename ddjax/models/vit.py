@@ -1,7 +1,6 @@
 """Vision transformers with timm's topology, names and initialisation."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -51,7 +50,6 @@ class ViT(nn.Module):
     heads: int = 3
     depth: int = 12
     patch: int = 0  # pixels; 0 chooses by the size of the image
-    conv: Callable | None = None
 
     def check(self, shape):
         """ValueError if the options do not suit images of this shape."""
@@ -81,7 +79,6 @@ class ViT(nn.Module):
             use_bias=True,
             init="torch",
             in_features=x.shape[-1],
-            hook=self.conv,
             name="patch_embed.proj",
         )
         x = embed(x).reshape(len(x), -1, self.width)

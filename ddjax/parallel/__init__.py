@@ -16,6 +16,7 @@ from ddjax.parallel.calls import in_turn, mapped
 from ddjax.parallel.devices import (
     Cost,
     cost,
+    counting,
     describe,
     device_count,
     groups,
@@ -58,6 +59,7 @@ __all__ = [
     "await_news",
     "connect",
     "cost",
+    "counting",
     "describe",
     "device_count",
     "divide",

@@ -11,6 +11,7 @@ from ddjax.parallel import hosts
 __all__ = [
     "Cost",
     "cost",
+    "counting",
     "describe",
     "device_count",
     "groups",
@@ -20,11 +21,15 @@ __all__ = [
 ]
 
 
+# True while `cost` compiles: what then chooses its form by speed should not, since the
+# compiler counts the operations of a loop once, however often it runs.
+counting = jax.make_user_context(False)
+
+
 def is_cpu() -> bool:
     """Whether programs run on a CPU, where fused loops and vmapped networks lose.
 
-    Measured: a convolution's backward pass is 40 times slower inside `lax.scan`, and
-    four networks under `vmap` take longer than the four one after another.
+    Measured: four networks under `vmap` take longer than the four one after another.
     """
     return jax.default_backend() == "cpu"
 
@@ -53,7 +58,8 @@ def cost(program: Callable, *arguments) -> Cost:
       program: jitted, or what a `Spread` has compiled.
       *arguments: arrays, or their shapes.
     """
-    compiled = program.lower(*arguments).compile()
+    with counting(True):
+        compiled = program.lower(*arguments).compile()
     sizes = compiled.memory_analysis()
     memory = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     memory += sizes.output_size_in_bytes - sizes.alias_size_in_bytes

@@ -2,6 +2,7 @@
 
 import functools
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from ddjax import losses, models
 from ddjax.models import (
     convnet,
     convnext,
+    convolution,
     efficientnet,
     mobilenet,
     resnet,
@@ -75,7 +77,7 @@ class Traced(NamedTuple):
 
     network: models.Network
     variables: Any
-    kernels: tuple  # that `conv` was called with, in order
+    kernels: tuple  # of those without groups, in order
     sides: tuple  # of the maps that it put out
 
 
@@ -86,14 +88,16 @@ def traced(name, shape, **options):
 
     def conv(x, kernel, strides, padding, **options):
         y = jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-        kernels.append(kernel.shape)
-        sides.append(y.shape[1])
+        if options["feature_group_count"] == 1:
+            kernels.append(kernel.shape)
+            sides.append(y.shape[1])
         return y
 
     classes = ("a", "b", "c")
     info = DataInfo("t", classes, shape, (0.5,) * shape[-1], (0.25,) * shape[-1])
-    network = models.create(name, info, conv=conv, **options)
-    variables = jax.eval_shape(network.init, jax.random.key(0))
+    network = models.create(name, info, **options)
+    with mock.patch.object(convolution, "convolve", conv):
+        variables = jax.eval_shape(network.init, jax.random.key(0))
     return Traced(network, variables, tuple(kernels), tuple(sides))
 
 

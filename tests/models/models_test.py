@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl.testing import parameterized
 
 from ddjax import models
 from ddjax.models import convnet, layers, norms, resnet
@@ -254,75 +253,6 @@ class TestInstanceNorm:
         centred = exact - exact.mean((1, 2), keepdims=True)
         wanted = centred / np.sqrt(exact.var((1, 2), keepdims=True) + 1e-5)
         np.testing.assert_allclose(y, wanted, atol=2e-3 if offset else 1e-5)
-
-
-class PatchesConvTest(chex.TestCase):
-    """The matrix product against XLA's own convolution."""
-
-    def setUp(self):
-        super().setUp()
-        keys = jax.random.split(jax.random.key(0), 2)
-        self.images = jax.random.normal(keys[0], (3, 9, 8, 2))
-        self.kernels = {
-            size: jax.random.normal(keys[1], (size, size, 2, 5)) for size in (1, 3, 7)
-        }
-
-    @staticmethod
-    def conv(function, size, stride):
-        def convolve(images, kernel):
-            return function(
-                images,
-                kernel,
-                (stride, stride),
-                ((size // 2, size // 2),) * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-
-        return convolve
-
-    @chex.variants(with_jit=True, without_jit=True, with_pmap=True)
-    @parameterized.product(size=(1, 3, 7), stride=(1, 2))
-    def test_value_and_gradients(self, size, stride):
-        ours = self.conv(layers.patches_conv, size, stride)
-        xla = self.conv(jax.lax.conv_general_dilated, size, stride)
-
-        def run(function):
-            def run(images, kernel):
-                out, back = jax.vjp(function, images, kernel)
-                return out, back(jnp.cos(out))
-
-            return run
-
-        got = self.variant(run(ours))(self.images, self.kernels[size])
-        wanted = run(xla)(self.images, self.kernels[size])
-        chex.assert_trees_all_close(got, wanted, rtol=1e-4, atol=1e-4)
-
-    def test_unequal_padding(self):
-        arguments = (self.images, self.kernels[3], (2, 1), ((0, 1), (2, 0)))
-        wanted = jax.lax.conv_general_dilated(
-            *arguments, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        np.testing.assert_allclose(
-            layers.patches_conv(*arguments), wanted, rtol=1e-4, atol=1e-4
-        )
-
-    @parameterized.parameters(
-        {"feature_group_count": 2}, {"rhs_dilation": (2, 2)}, {"lhs_dilation": (1, 2)}
-    )
-    def test_what_it_cannot_do_raises(self, **option):
-        with self.assertRaisesRegex(ValueError, "neither groups nor dilation"):
-            layers.patches_conv(
-                self.images, self.kernels[3], (1, 1), ((1, 1), (1, 1)), **option
-            )
-
-
-@pytest.mark.parametrize("name", ["resnet18_3x3", "convnet_batch"])
-def test_network_of_patches_equals_pytorch_s(name):
-    wanted = read(name)
-    images = jnp.asarray(wanted["images"] / 255, jnp.float32)
-    network = network_of(name, images.shape[1:], conv=layers.patches_conv)
-    logits, _ = jax.jit(network.apply)(variables_of(name), images)
-    assert_close(logits, wanted["logits"])
 
 
 @pytest.fixture(scope="module")

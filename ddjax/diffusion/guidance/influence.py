@@ -1,7 +1,6 @@
 """Influence guidance: images whose loss a network learns from as from real ones.
 
-There are loops over checkpoints, and images with parameters of their own: on a CPU give
-the `apply` of a network's `in_loops`, whose convolutions are products of matrices.
+There are loops over checkpoints, and images with parameters of their own.
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "guidance.npz"
 @pytest.fixture(scope="module")
 def network(tiny_info):
     options = {"width": 4, "depth": 2, "norm": "instance"}
-    return models.create("convnet", tiny_info, **options).in_loops
+    return models.create("convnet", tiny_info, **options)
 
 
 @pytest.fixture(scope="module")
