@@ -58,15 +58,14 @@ class ConvNeXtTiny(nn.Module):
     def __call__(self, x, train: bool):
         del train  # nothing differs
         patch = self.patch or layers.patch(x.shape[1:])
-        conv = _conv
-        x = conv(self.width, patch, patch, name="features.0.0")(x)
+        x = _conv(self.width, patch, patch, name="features.0.0")(x)
         x, report = norms.LayerNorm(name="features.0.1")(x)
         reports = [report]
         for stage, count in enumerate(self.blocks):
             if stage > 0:
                 name = f"features.{2 * stage}"
                 x, report = norms.LayerNorm(name=f"{name}.0")(x)
-                x = conv(2 * x.shape[-1], 2, 2, name=f"{name}.1")(x)
+                x = _conv(2 * x.shape[-1], 2, 2, name=f"{name}.1")(x)
                 reports.append(report)
             for index in range(count):
                 x, report = Block(name=f"features.{2 * stage + 1}.{index}")(x)

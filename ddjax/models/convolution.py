@@ -25,8 +25,8 @@ def convolve(
     """`jax.lax.conv_general_dilated` as flax calls it: NHWC, HWIO.
 
     On a CPU products of matrices (`patches`), where there are neither groups nor
-    dilation: XLA's gradient in the kernel is up to forty times slower there, and every
-    gradient of its convolutions is inside of loops. Elsewhere, and while
+    dilation: XLA's gradient in the kernel is up to forty times slower there, and so is,
+    inside of loops, every gradient of its convolutions. Elsewhere, and while
     `parallel.cost` counts operations, XLA's own.
     """
     dilated = any(d not in (None, 1, (1, 1)) for d in (lhs_dilation, rhs_dilation))
