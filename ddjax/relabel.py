@@ -21,6 +21,7 @@ __all__ = [
     "MIXES",
     "View",
     "Views",
+    "look",
     "make_labeller",
     "plain_labels",
     "soft_labels",
@@ -83,6 +84,16 @@ def view(views: Views, key: jax.Array, step, images: jax.Array) -> View:
     return View(rows, mixed.images, mixed.partner, mixed.share)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def look(views: Views, key: jax.Array, step, images: jax.Array) -> View:
+    """`view` as a program of its own, for a CPU.
+
+    The crops and orders take as long to compile as a small network with its gradients:
+    there labels of all kinds, and students of all kinds, share this one.
+    """
+    return view(views, key, step, images)
+
+
 def _with_dsa(views, key, images):
     """One operator for the batch, with parameters of each image."""
     mean, std = jnp.array(views.mean or 0.0), jnp.array(views.std or 1.0)
@@ -130,11 +141,14 @@ def soft_labels(
       [len(steps), B, C] float16 logits (FKD's precision).
     """
     rows = []
-    found = parallel.in_turn(
-        _of_step(apply_fn, views),
-        (teacher, key, images),
-        ((np.int32(step),) for step in steps),
-    )
+    if parallel.is_cpu():
+        images = jax.device_put(images)
+        calls = ((look(views, key, step, images).images,) for step in steps)
+        found = parallel.in_turn(_of_images(apply_fn), teacher, calls)
+    else:
+        calls = ((np.int32(step),) for step in steps)
+        shared = teacher, key, images
+        found = parallel.in_turn(_of_step(apply_fn, views), shared, calls)
     for step, logits in zip(steps, found):
         rows.append(logits)
         if observe is not None:
@@ -170,14 +184,14 @@ def plain_labels(apply_fn: Callable, teacher, images, *, batch_size: int = 100):
     batch_size = min(batch_size, count)
     starts = range(0, count, batch_size)
     places = (np.arange(start, start + batch_size) % count for start in starts)
-    calls = ((images[rows],) for rows in places)
-    found = parallel.in_turn(_plain_labeller(apply_fn), teacher, calls)
+    calls = ((images[rows] / np.float32(255),) for rows in places)
+    found = parallel.in_turn(_of_images(apply_fn), teacher, calls)
     return np.concatenate(list(found))[:count]
 
 
 @functools.cache
-def _plain_labeller(apply_fn):
-    def label(teacher, images):
-        return apply_fn(teacher, images / jnp.float32(255))[0].astype(jnp.float16)
+def _of_images(apply_fn):
+    def of_images(teacher, images):
+        return apply_fn(teacher, images)[0].astype(jnp.float16)
 
-    return label
+    return of_images

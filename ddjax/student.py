@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ddjax import loop, losses, optimizers, parallel, training
 from ddjax.data import batches, dsa
 from ddjax.models import Network
-from ddjax.relabel import MIXES, Views, view
+from ddjax.relabel import MIXES, Views, look, view
 from ddjax.types import DistilledSet
 
 __all__ = [
@@ -126,11 +126,23 @@ def make_step(
     """
     if labels not in LABELS:
         raise ValueError(f"unknown labels {labels!r}; known: {', '.join(LABELS)}.")
-    optimizer = _optimizer(recipe, num_images)
+    learn = _make_learner(network, recipe, num_images, labels, teacher_fn)
 
     def step(state, index, shared, key_views):
-        images, hard, weights, soft = shared
+        images, *labelled = shared
         seen = view(recipe.views, key_views, index, images)
+        return learn(state, index, labelled, ((), seen))
+
+    return step
+
+
+@functools.cache
+def _make_learner(network, recipe, num_images, labels, teacher_fn):
+    """The step without its view, which it is fed."""
+    optimizer = _optimizer(recipe, num_images)
+
+    def learn(state, index, shared, fed):
+        (hard, weights, soft), (_, seen) = shared, fed
         weight = weights[seen.rows]
         if labels != "hard":
             targets = _targets(recipe, labels, teacher_fn, soft, index, seen)
@@ -146,7 +158,7 @@ def make_step(
         state, value = training.update(state, loss, optimizer)
         return state, {"loss": value}
 
-    return step
+    return learn
 
 
 def _targets(recipe, labels, teacher_fn, soft, index, seen):
@@ -233,15 +245,25 @@ def train(
     count, many = len(distilled.labels), len(keys) > 1
     if state is None:
         state = initial_state(keys, network, recipe, count)
+    if many:
+        spread, private = parallel.stacked, jnp.broadcast_to(key_views, keys.shape)
+    else:
+        spread = parallel.sharded(min(recipe.views.batch_size, count))
+        private = key_views
+    kind, shared, feed = (network, recipe, count, labels, teacher_fn), distilled, None
+    if spread is parallel.single and parallel.is_cpu():
+        step, (images, *shared) = _make_learner(*kind), jax.device_put(distilled)
+        feed = functools.partial(look, recipe.views, key_views, images=images)
+    else:
+        step = make_step(*kind)
     state = loop.run(
-        make_step(network, recipe, count, labels, teacher_fn),
+        step,
         state,
-        (*distilled, soft),
-        jnp.broadcast_to(key_views, keys.shape) if many else key_views,
+        (*shared, soft),
+        private,
         range(done, num_steps(recipe, count)),
-        spread=parallel.stacked
-        if many
-        else parallel.sharded(min(recipe.views.batch_size, count)),
+        spread=spread,
+        feed=feed,
         observe=observe,
     )
     trained = variables(state)

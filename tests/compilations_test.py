@@ -226,6 +226,33 @@ def test_student(students, tiny_network, tiny_data):
     assert first["jit(block)"] == 1 and not second
 
 
+def test_views_are_compiled_once_for_all_students(tiny_network, tiny_data):
+    """On a CPU, where labels of all kinds and the labeller look by one program."""
+    views = relabel.Views(batch_size=5)  # which two devices do not divide
+    distilled = DistilledSet(*tiny_data[:2], np.ones(15, np.float32))
+    key = jax.random.key(0)
+    with compiled() as counts:
+        soft = relabel.soft_labels(
+            tiny_network.apply,
+            tiny_network.init(key),
+            views,
+            key,
+            distilled.images,
+            range(6),
+        )
+        for labels in ("hard", "stored"):
+            student.train(
+                key[None],
+                tiny_network,
+                student.Recipe(views, epochs=2),
+                distilled,
+                key,
+                labels=labels,
+                soft=soft if labels == "stored" else (),
+            )
+    assert counts["jit(look)"] == 1 and counts["jit(block)"] == 2
+
+
 def test_programs(tmp_path):
     """All stages, from the data to the table; then a second set of each arm."""
     config = default.get_config("quick")

@@ -17,9 +17,6 @@ def images(tiny_data):
     return jnp.asarray(tiny_data.images)
 
 
-look = jax.jit(relabel.view, static_argnums=0)
-
-
 def linear(variables, images):
     """A teacher of one layer."""
     logits = jnp.tensordot(images, variables, 3)
@@ -33,7 +30,7 @@ def weights():
 
 class TestView:
     def test_plain_view_is_the_images_themselves(self, key, images):
-        seen = look(PLAIN, key, 2, images)
+        seen = relabel.look(PLAIN, key, 2, images)
         np.testing.assert_allclose(
             seen.images, np.asarray(images)[seen.rows] / 255, rtol=1e-6
         )
@@ -44,23 +41,23 @@ class TestView:
     @pytest.mark.parametrize("views", [PLAIN, ALL])
     def test_an_epoch_shows_every_image(self, key, images, views):
         rows = np.concatenate(
-            [look(views, key, step, images).rows for step in range(4, 8)]
+            [relabel.look(views, key, step, images).rows for step in range(4, 8)]
         )
         assert set(rows.tolist()) == set(range(15))
 
     def test_order_of_the_calls_does_not_matter(self, key, images):
         """Step 5 is the same whether 0 to 4 were seen or not."""
-        direct = look(ALL, key, 5, images)
+        direct = relabel.look(ALL, key, 5, images)
         for step in range(5):
-            look(ALL, key, step, images)
-        chex.assert_trees_all_equal(look(ALL, key, 5, images), direct)
+            relabel.look(ALL, key, step, images)
+        chex.assert_trees_all_equal(relabel.look(ALL, key, 5, images), direct)
 
     def test_another_key_or_step_is_another_view(self, key, images):
         seen = [
-            look(ALL, key, 0, images),
-            look(ALL, key, 1, images),
-            look(ALL, key, 4, images),  # the first of the second epoch
-            look(ALL, jax.random.key(1), 0, images),
+            relabel.look(ALL, key, 0, images),
+            relabel.look(ALL, key, 1, images),
+            relabel.look(ALL, key, 4, images),  # the first of the second epoch
+            relabel.look(ALL, jax.random.key(1), 0, images),
         ]
         assert len({np.asarray(view.images).tobytes() for view in seen}) == 4
         assert len({tuple(view.rows.tolist()) for view in seen}) == 4
@@ -71,7 +68,7 @@ class TestView:
         views = ALL._replace(mix="none", batch_size=15)
         shown = []
         for step in range(4):
-            seen = look(views, key, step, images)
+            seen = relabel.look(views, key, step, images)
             shown.append(np.asarray(seen.images)[np.argsort(seen.rows)])
         # Of 8 pixels there are few crops: now and then two are the same.
         distinct = [len({step[i].tobytes() for step in shown}) for i in range(15)]
@@ -79,7 +76,7 @@ class TestView:
 
     def test_flip_mirrors_some_images(self, key, images):
         views = PLAIN._replace(flip=True, batch_size=15)
-        seen = look(views, key, 0, images)
+        seen = relabel.look(views, key, 0, images)
         straight = np.asarray(images)[seen.rows] / 255
         same = np.isclose(seen.images, straight, atol=1e-6).all((1, 2, 3))
         turned = np.isclose(seen.images, straight[:, :, ::-1], atol=1e-6).all((1, 2, 3))
@@ -89,7 +86,7 @@ class TestView:
         views = PLAIN._replace(mix="cutmix")
         shares = []
         for step in range(12):
-            seen = look(views, key, step, images)
+            seen = relabel.look(views, key, step, images)
             own = np.asarray(images)[seen.rows] / 255
             pasted = own[np.asarray(seen.partner)]
             # Random pixels: two images hardly ever agree in all channels of one.
@@ -106,7 +103,7 @@ class TestView:
 
     def test_patches_are_put_in_another_order(self, key, images):
         views = PLAIN._replace(patch_shuffle=2, batch_size=15)
-        seen = look(views, key, 0, images)
+        seen = relabel.look(views, key, 0, images)
         straight = np.asarray(images)[seen.rows] / 255
         for got, wanted in zip(np.asarray(seen.images), straight):
             np.testing.assert_allclose(np.sort(got, None), np.sort(wanted, None), 1e-6)
@@ -117,7 +114,7 @@ class TestView:
         """Cutouts are filled with the mean; every image has its own."""
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
         views = PLAIN._replace(dsa="cutout", mean=mean, std=std, batch_size=15)
-        seen = look(views, key, 0, images)
+        seen = relabel.look(views, key, 0, images)
         straight = np.asarray(images)[seen.rows] / 255
         kept = np.isclose(seen.images, straight, atol=1e-6).all(-1)
         filled = np.isclose(seen.images, mean, atol=1e-6).all(-1)
@@ -127,14 +124,14 @@ class TestView:
 
     def test_what_is_added_draws_nothing_of_the_others(self, key, images):
         """Crop, flip and box are the same with shuffled patches and without."""
-        shuffled = look(ALL._replace(patch_shuffle=2), key, 3, images)
-        seen = look(ALL, key, 3, images)
+        shuffled = relabel.look(ALL._replace(patch_shuffle=2), key, 3, images)
+        seen = relabel.look(ALL, key, 3, images)
         np.testing.assert_array_equal(shuffled.partner, seen.partner)
         assert float(shuffled.share) == float(seen.share)
 
     def test_pixels_stay_in_the_unit_interval(self, key, images):
         for step in range(3):
-            seen = look(ALL, key, step, images).images
+            seen = relabel.look(ALL, key, step, images).images
             assert float(seen.min()) >= 0 and float(seen.max()) <= 1 + 1e-6
 
 
@@ -144,7 +141,7 @@ class ViewVariantsTest(chex.TestCase):
         images = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 3), np.uint8)
         key, images = jax.random.key(1), jnp.asarray(images)
         run = self.variant(lambda key, step: relabel.view(ALL, key, step, images))
-        got, wanted = run(key, 3), look(ALL, key, 3, images)
+        got, wanted = run(key, 3), relabel.look(ALL, key, 3, images)
         np.testing.assert_array_equal(got.rows, wanted.rows)
         np.testing.assert_array_equal(got.partner, wanted.partner)
         np.testing.assert_allclose(got.images, wanted.images, atol=1e-5)
@@ -168,7 +165,7 @@ class TestSoftLabels:
             tiny_network.apply, tiny_variables, ALL, key, images, range(3)
         )
         for step in range(3):
-            seen = look(ALL, key, step, images)
+            seen = relabel.look(ALL, key, step, images)
             logits, _ = jax.jit(tiny_network.apply)(tiny_variables, seen.images)
             np.testing.assert_allclose(stored[step], logits, rtol=2e-3, atol=1e-3)
 

@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ddjax import losses, metrics, models, relabel, student, training
+from ddjax import loop, losses, metrics, models, relabel, student, training
 from ddjax.types import DistilledSet
 
 PLAIN = relabel.Views(batch_size=8, crop_scale=(1.0, 1.0), flip=False, mix="none")
 MIXED = relabel.Views(batch_size=8, crop_scale=(0.5, 1.0))
-
-
-look = jax.jit(relabel.view, static_argnums=0)
 
 
 def recipe_of(views, epochs=4, learning_rate=1e-3):
@@ -72,7 +69,7 @@ def first_step(network, recipe, distilled, key_views, labels, soft=(), **options
     state = student.initial_state(keys, network, recipe, len(distilled.labels))
     shared = jax.tree.map(jnp.asarray, (*distilled, soft))
     _, report = jax.jit(step)(state, 2, shared, key_views)
-    seen = look(recipe.views, key_views, 2, jnp.asarray(distilled.images))
+    seen = relabel.look(recipe.views, key_views, 2, jnp.asarray(distilled.images))
     logits, _ = jax.jit(network.apply_train)(training.variables(state), seen.images)
     return float(report["loss"]), seen, np.asarray(logits, np.float64)
 
@@ -288,7 +285,7 @@ class TestTrain:
         images, labels = toy(40, seed=2)
         recipe = recipe_of(PLAIN, epochs=40, learning_rate=0.02)
         key, pixels = key_views, jnp.asarray(distilled.images)
-        rows = [look(PLAIN, key, s, pixels).rows for s in range(80)]
+        rows = [relabel.look(PLAIN, key, s, pixels).rows for s in range(80)]
         soft = 60 * np.eye(3, dtype=np.float16)[distilled.labels[np.stack(rows)]]
         wrong = distilled._replace(labels=np.zeros(12, np.int32))
         (variables,) = train(
@@ -307,6 +304,20 @@ class TestTrain:
             assert_same_student(got, wanted)
         kernels = [one["params"]["features.0"]["kernel"] for one in together]
         assert not np.allclose(*kernels, atol=0.01)
+
+    def test_views_apart_change_nothing(self, tiny_network, distilled, key_views):
+        """As a CPU has them, for a batch that its devices do not divide."""
+        recipe = recipe_of(MIXED._replace(batch_size=5))
+        (got,) = train(tiny_network, recipe, distilled, key_views)
+        keys = jax.random.key(3)[None]
+        state = loop.run(
+            student.make_step(tiny_network, recipe, 12, "hard"),
+            student.initial_state(keys, tiny_network, recipe, 12),
+            (*distilled, ()),
+            key_views,
+            range(student.num_steps(recipe, 12)),
+        )
+        assert_same_student(got, student.variables(state), 1e-5)
 
     def test_teacher_in_the_loop_equals_stored_labels(
         self, tiny_network, teacher, distilled, key_views
