@@ -1,4 +1,4 @@
-"""What all programs of an experiment share: its config, and the compile cache."""
+"""What all programs of an experiment share: its config and how they begin and end."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddjax import parallel
-from launch import command, history, hosts, pod, profile
+from launch import cache, command, history, hosts, pod, profile
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -67,7 +67,7 @@ def main(
 
     def program(*arguments):
         hosts.join()
-        enable_compile_cache()
+        cache.enable()
         if _TENSORBOARD.value:
             history.enable_tensorboard()
         if not _DRY_RUN.value:
@@ -105,13 +105,3 @@ def _run(run, arguments, alone) -> None:
         traced = profile.loops() if _PROFILE.value else contextlib.nullcontext()
         with hosts.hold(workdir), traced:
             run(_CONFIG.value, workdir, *arguments)
-
-
-def enable_compile_cache() -> None:
-    """Keeps compiled programs in ~/.cache/ddjax between runs, small ones too."""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if folder is None:
-        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "ddjax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -15,12 +15,12 @@ from absl import flags
 
 from ddjax import data, models
 from ddjax.types import DataInfo
-from launch import program
+from launch import cache
 
 collect_ignore_glob = ["**/make_*.py", "make_*.py"]  # they need PyTorch
 
 flags.FLAGS.mark_as_parsed()
-program.enable_compile_cache()
+cache.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from configs import guard_digits
 from ddjax import attacks, checkpoint
 from launch import (
+    cache,
     cells,
     command,
     evaluate,
@@ -249,7 +250,7 @@ def test_a_dry_run_sees_the_attacks_of_the_flag(monkeypatch):
     seen = []
     monkeypatch.setattr(command, "_log_plainly", lambda: None)
     monkeypatch.setattr(command.stopping, "listen", lambda: None)
-    monkeypatch.setattr(program, "enable_compile_cache", lambda: None)
+    monkeypatch.setattr(cache, "enable", lambda: None)
     monkeypatch.setattr(plan, "show", lambda config, told: seen.append(config))
     words = ["evaluate", "--dry_run", "--attacks=fgsm,pgd7"]
     monkeypatch.setattr(
