@@ -1,5 +1,6 @@
-"""Two fake devices, a warm compile cache, and fixtures small enough for two cores."""
+"""Two fake devices, programs soon compiled, and fixtures small enough for two cores."""
 
+import importlib.metadata
 import os
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before jax is imported
@@ -7,6 +8,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Threads of XLA. A device that waits for another holds one; a device that computes
 # waits for several: with as few as there are cores, two devices can wait for ever.
 os.environ.setdefault("NPROC", "8")
+# Compiling is most of what tests take, and their programs run once: with fewer
+# optimisations it takes half as long. JAX_DISABLE_MOST_OPTIMIZATIONS=0 has them all.
+few = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
+if few and importlib.metadata.version("jaxlib").startswith("0.10."):
+    # A jaxlib that does not know the flag would stop.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import numpy as np

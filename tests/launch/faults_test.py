@@ -82,7 +82,7 @@ def states(folder, whose="host0"):
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def until(condition, lives=None, seconds=60):
+def until(condition, lives=None, seconds=400):
     """Waits for a condition; False if the program has ended before."""
     deadline = time.monotonic() + seconds
     while not condition():

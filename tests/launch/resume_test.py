@@ -33,10 +33,10 @@ STAGES = ("squeeze", "stats", "recover", "relabel", "evaluate")
 
 # A few seconds for each stage; recover has two waves of chunks, of different sizes.
 LONGER = {
-    "squeeze.epochs": 100,
-    "methods.wmdd.num_steps": 2000,
+    "squeeze.epochs": 40,
+    "methods.wmdd.num_steps": 600,
     "recover.batch_size": 8,
-    "recipes.wmdd.epochs": 3000,
+    "recipes.wmdd.epochs": 900,
     "evaluate.against": ("wmdd/real",),
 }
 SHORTER = {
@@ -87,7 +87,7 @@ def only(workdir, stage):
     return next((workdir / stage).glob("*"), None)
 
 
-def until(condition, lives, seconds=100):
+def until(condition, lives, seconds=400):
     """Waits for a condition, as long as the program runs."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -118,10 +118,10 @@ MOMENTS = [
     ("squeeze", has_state("squeeze", 0)),
     ("squeeze", has_state("squeeze", 100)),
     ("recover", has_state("recover", 0)),
-    ("recover", has_state("recover", 2000)),  # in the second wave
+    ("recover", has_state("recover", 600)),  # in the second wave
     ("relabel", has_begun("relabel")),
     ("evaluate", has_state("evaluate", 0)),
-    ("evaluate", has_state("evaluate", 1000)),
+    ("evaluate", has_state("evaluate", 300)),
 ]
 
 
