@@ -72,6 +72,7 @@ class Watch(threading.Thread):
     def _hear(self):
         """What the others have told."""
         if (failed := board.seen("failed")) is not None:
+            board.post(f"heard/{self._index}", True)
             self._die(f"host {failed[0]} ended with: {failed[1]}")
         if self._stops.asked():
             board.post("stop", True)
@@ -82,6 +83,21 @@ class Watch(threading.Thread):
         needed = self._index > 0 and not board.seen("parted/0")
         if board.seen("released") or not (goes_by_itself or needed):
             self.part("stopped with the other hosts.\n")
+
+    def fail(self, message: str) -> None:
+        """Tells the others why this host ends, and waits until they have heard.
+
+        The primary's end is everybody's: it waits for busy ones, as long as for silent
+        ones.
+        """
+        board.post("failed", [self._index, message])
+        board.post(f"heard/{self._index}", True)
+        deadline = time.monotonic() + self.silence_s
+        while self._index == 0 and time.monotonic() < deadline:
+            if all(board.seen(f"heard/{i}") for i in range(self._count)):
+                break
+            time.sleep(PULSE_S / 4)
+        time.sleep(3 * PULSE_S)
 
     def part(self, words: str = "") -> None:
         """Ends this host's part of a program that was asked to stop, with these words."""

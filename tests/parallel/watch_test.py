@@ -129,3 +129,31 @@ def test_loop_that_sees_to_its_end_is_left_to_it(host, posted):
     posted["released"] = True
     with pytest.raises(Ended):
         look(second, 1)
+
+
+@pytest.mark.parametrize(
+    ("index", "hears_after", "short_waits"), [(0, 2, 2), (0, 1000, 4), (1, 1000, 0)]
+)
+def test_primary_that_fails_waits_until_the_others_have_heard(
+    index, hears_after, short_waits, host, posted, monkeypatch
+):
+    """No longer than for a silent one; the end of the others is their own affair."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == hears_after:
+            posted["heard/1"] = True
+
+    failing = host(index)
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    failing.fail("a full disk")
+    assert posted["failed"] == [index, "a full disk"]
+    assert len(slept) == short_waits + 1 and slept[-1] == 3 * watch.PULSE_S
+
+
+def test_who_hears_of_a_failure_says_so(host, posted):
+    posted["failed"] = [0, "a full disk"]
+    with pytest.raises(Ended, match="host 0 ended with: a full disk"):
+        look(host(1), 1)
+    assert posted["heard/1"]
