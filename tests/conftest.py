@@ -41,6 +41,14 @@ def _forget_programs():
 
 
 @pytest.fixture
+def optimised():
+    """Programs are compiled as everywhere else: only then do two agree bit by bit."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", few)
+
+
+@pytest.fixture
 def key():
     return jax.random.key(0)
 

@@ -93,7 +93,7 @@ def modes_of(points):
 
 
 class TestPlain:
-    def test_is_the_sampler_bit_for_bit(self, mixture):
+    def test_is_the_sampler_bit_for_bit(self, mixture, optimised):
         generator, _ = mixture
         schedule = diffusion.schedule.respaced(generator.schedule, STEPS)
         data = recover.image_keys(jax.random.key(0), np.arange(2), 2)

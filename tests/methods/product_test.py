@@ -50,7 +50,9 @@ def _step(method, context, targets):
 
 
 @pytest.mark.parametrize("squared", [False, True])
-def test_euclidean_space_is_no_space(problem, tiny_network, tiny_info, squared):
+def test_euclidean_space_is_no_space(
+    optimised, problem, tiny_network, tiny_info, squared
+):
     context, targets, features = problem
     plain = _method(tiny_network, tiny_info, squared=squared)
     other = _method(tiny_network, tiny_info, squared=squared, space=FLAT)
