@@ -68,11 +68,12 @@ def students(count: int):
     recipe = student.Recipe(relabel.Views(crop_scale=(1.0, 1.0), mix="none"), epochs=1)
     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
     labels = np.repeat(np.arange(10, dtype=np.int32), 10)
-    shared = (*DistilledSet(images, labels, np.full(100, 0.1, np.float32)), ())
+    shared = DistilledSet(images, labels, np.full(100, 0.1, np.float32))
     keys = jax.random.split(jax.random.key(0), count)
     start = jax.vmap(lambda key: student.initial_state([key], network, recipe, 100))
     step = student.make_step(network, recipe, 100, "hard")
-    return step, start(keys), shared, keys, parallel.stacked
+    shared = (jax.random.key(1), *shared, ())
+    return step, start(keys), shared, (), parallel.stacked
 
 
 def idle(state, index, shared, private):

@@ -48,12 +48,9 @@ def measure(shape, width: int, steps: int, students: int) -> dict:
 
     def train(group, many):
         state = student.initial_state(group, network, recipe, 100)
-        key = jax.random.key(1)
-        if many:
-            key = jax.numpy.broadcast_to(key, group.shape)
         spread = parallel.stacked if many else parallel.single
-        shared = (*distilled, ())
-        state = loop.run(step, state, shared, key, range(steps), spread=spread)
+        shared = (jax.random.key(1), *distilled, ())
+        state = loop.run(step, state, shared, (), range(steps), spread=spread)
         jax.block_until_ready(state)
 
     def together():

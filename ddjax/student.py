@@ -116,10 +116,11 @@ def make_step(
       teacher_fn: the teacher's `apply` where labels are "online".
 
     Returns:
-      `step(state, index, (images, labels, weights, soft), key_views)`
+      `step(state, index, (key_views, images, labels, weights, soft), ())`
       `-> (state, {"loss"})` with images [N, H, W, ch] uint8, labels [N], weights [N],
       and soft () for "hard", logits [N, C] for "single" and [steps, B, C] for
-      "stored", and the teacher's variables for "online".
+      "stored", and the teacher's variables for "online". Students side by side have
+      all of these in common: a batch is drawn once for all.
 
     Raises:
       ValueError: unknown labels, or an unknown word in the recipe.
@@ -128,10 +129,10 @@ def make_step(
         raise ValueError(f"unknown labels {labels!r}; known: {', '.join(LABELS)}.")
     learn = _make_learner(network, recipe, num_images, labels, teacher_fn)
 
-    def step(state, index, shared, key_views):
-        images, *labelled = shared
+    def step(state, index, shared, private):
+        key_views, images, *labelled = shared
         seen = view(recipe.views, key_views, index, images)
-        return learn(state, index, labelled, ((), seen))
+        return learn(state, index, labelled, (private, seen))
 
     return step
 
@@ -246,21 +247,23 @@ def train(
     if state is None:
         state = initial_state(keys, network, recipe, count)
     if many:
-        spread, private = parallel.stacked, jnp.broadcast_to(key_views, keys.shape)
+        spread = parallel.stacked
     else:
         spread = parallel.sharded(min(recipe.views.batch_size, count))
-        private = key_views
-    kind, shared, feed = (network, recipe, count, labels, teacher_fn), distilled, None
+    kind, shared = (network, recipe, count, labels, teacher_fn), (*distilled, soft)
     if spread is parallel.single and parallel.is_cpu():
-        step, (images, *shared) = _make_learner(*kind), jax.device_put(distilled)
-        feed = functools.partial(look, recipe.views, key_views, images=images)
+        step, (images, *shared) = _make_learner(*kind), jax.device_put(shared)
+
+        def feed(index):
+            return look(recipe.views, key_views, index, images)
+
     else:
-        step = make_step(*kind)
+        step, shared, feed = make_step(*kind), (key_views, *shared), None
     state = loop.run(
         step,
         state,
-        (*shared, soft),
-        private,
+        shared,
+        (),
         range(done, num_steps(recipe, count)),
         spread=spread,
         feed=feed,

@@ -190,5 +190,5 @@ def student_cost(plan, recipe, batch, of, model) -> parallel.Cost:
         lambda key: student.initial_state(key[None], pupil, recipe, batch), shapes.key()
     )
     hard, weights = shapes.integers(batch), shapes.floats(batch)
-    shared = shapes.images(batch, info), hard, weights, soft
-    return shapes.step_cost(step, state, shared, shapes.key())
+    shared = shapes.key(), shapes.images(batch, info), hard, weights, soft
+    return shapes.step_cost(step, state, shared, ())

@@ -67,8 +67,8 @@ def first_step(network, recipe, distilled, key_views, labels, soft=(), **options
     step = student.make_step(network, recipe, len(distilled.labels), labels, **options)
     keys = jax.random.key(3)[None]
     state = student.initial_state(keys, network, recipe, len(distilled.labels))
-    shared = jax.tree.map(jnp.asarray, (*distilled, soft))
-    _, report = jax.jit(step)(state, 2, shared, key_views)
+    shared = jax.tree.map(jnp.asarray, (key_views, *distilled, soft))
+    _, report = jax.jit(step)(state, 2, shared, ())
     seen = relabel.look(recipe.views, key_views, 2, jnp.asarray(distilled.images))
     logits, _ = jax.jit(network.apply_train)(training.variables(state), seen.images)
     return float(report["loss"]), seen, np.asarray(logits, np.float64)
@@ -313,8 +313,8 @@ class TestTrain:
         state = loop.run(
             student.make_step(tiny_network, recipe, 12, "hard"),
             student.initial_state(keys, tiny_network, recipe, 12),
-            (*distilled, ()),
-            key_views,
+            (key_views, *distilled, ()),
+            (),
             range(student.num_steps(recipe, 12)),
         )
         assert_same_student(got, student.variables(state), 1e-5)

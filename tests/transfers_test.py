@@ -130,11 +130,9 @@ class TestLoops:
         keys = jax.random.split(jax.random.key(0), students)
         state = student.initial_state(keys, tiny_network, recipe, 15)
         images, labels, _ = tiny_data
-        shared = images, labels, np.ones(15, np.float32), ()
-        if students == 1:
-            assert not waits(step, state, shared, jax.random.key(1))
-        else:
-            assert not waits(step, state, shared, keys, parallel.stacked)
+        shared = jax.random.key(1), images, labels, np.ones(15, np.float32), ()
+        spread = parallel.single if students == 1 else parallel.stacked
+        assert not waits(step, state, shared, (), spread)
 
 
 class TestTheTestsAbove:
