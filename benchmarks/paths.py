@@ -1,11 +1,13 @@
 """The hot paths of ddjax, each at a few sizes: what `benchmarks.run` times.
 
 A path is a function that yields its `Case`s. One thing varies at a time, so that a plot
-against it is one line: images per class, classes, pixels a side, or students.
+against it is one line: images per class, pixels a side, or students. Labelling and
+students include their views in one program, as an accelerator has them; on a CPU
+`relabel.look` is a program of its own.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ __all__ = ["PATHS", "Case"]
 
 SMALL = parallel.is_cpu()  # sizes that a CPU ends in its lifetime
 WIDTH = 32 if SMALL else 128
-IPC, CLASSES, SIDE = 10, 10, 32
+CLASSES, SIDE = 10, 32
 LARGE = 4 if SMALL else 100  # images of 224 pixels at a time
 STEPS = 1000  # of whatever has a schedule
 
@@ -43,7 +45,7 @@ class Case(NamedTuple):
     varied: str  # the name of what varies along `what`; "" for nothing
     value: int  # of it
     step: Callable  # pure: (state, *given) to a pytree
-    state: tuple | jax.Array  # or whatever `step` takes first
+    state: Any  # what `step` takes first
     given: tuple
     loops: bool = False  # then its compiler counts an iteration, not the work
 

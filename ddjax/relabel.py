@@ -90,6 +90,12 @@ def look(views: Views, key: jax.Array, step, images: jax.Array) -> View:
 
     The crops and orders take as long to compile as a small network with its gradients:
     there labels of all kinds, and students of all kinds, share this one.
+
+    Args:
+      views: as for `view`; the program is compiled for its numbers.
+      key: as for `view`.
+      step: scalar int.
+      images: [N, H, W, ch] uint8. On the device, or they are sent there in every call.
     """
     return view(views, key, step, images)
 
