@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import shutil
+import threading
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from absl import logging
 from ddjax.checkpoint.arrays import flatten, unflatten
 
 __all__ = ["States", "names"]
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class States:
@@ -39,6 +42,9 @@ class States:
     def save(self, step: int, state: Any) -> None:
         """Saves a state in the background. The last two are kept.
 
+        Threads beside the main one wait for the end: orbax numbers the saves of a
+        process, and one that others overtake waits for five minutes and fails.
+
         Args:
           step: above all that were saved.
           state: a tree of arrays; see `flatten` for the names they are kept by.
@@ -50,8 +56,10 @@ class States:
 
         # A copy: on a CPU the arrays are views of memory that the loop reuses.
         arrays = {k: np.array(x, copy=True) for k, x in flatten(state).items()}
-        with self._refused():
+        with self._refused(), _ONE_AT_A_TIME:
             self._open().save(step, args=files.Save(arrays))
+            if threading.current_thread() is not threading.main_thread():
+                self._manager.wait_until_finished()
 
     def restore(self, like: Any = None, *, mine: bool = True) -> tuple[int, Any] | None:
         """The newest state that is whole, or None; others are set aside.

@@ -1,10 +1,12 @@
 """States of an unfinished stage: what is saved comes back, whatever else happened."""
 
+import concurrent.futures
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import chex
 import jax
@@ -80,6 +82,23 @@ class TestStates:
         done, state = make(tmp_path).restore({"x": saved[8]})
         assert done == 8
         np.testing.assert_array_equal(state["x"], saved[8])
+
+    def test_threads_do_not_wait_for_each_other_for_ever(self, tmp_path):
+        """Each saves its own, as students that train beside each other do."""
+
+        def save(i):
+            stage = make(tmp_path / str(i))
+            for step in range(1, 9):
+                stage.save(step, state_at(step))
+            stage.close()
+            return make(tmp_path / str(i)).restore(state_at(0))
+
+        began = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            for step, state in pool.map(save, range(3)):
+                chex.assert_trees_all_equal(state, state_at(8))
+                assert step == 8
+        assert time.monotonic() - began < 150  # orbax gives up after 300 s
 
     def test_damaged_state_gives_the_one_before(self, tmp_path, caplog):
         stage = make(tmp_path)
