@@ -1,5 +1,6 @@
 """The students that a comparison asks for: what they learn from, and their training."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from launch import (
     comparison,
     ensembles,
     meter,
+    profile,
     program,
     progress,
     rates,
@@ -96,13 +98,18 @@ def train(config, workdir, cells: list[Cell]) -> None:
         parallel.alone(),
         progress.bar("students", sum(cell.steps for cell in own)) as bar,
     ):
-        for cell in own:
-            if cell.kept:  # the program was ended while it scored them
-                _score(config, cell, cell.variables(), cell.weights[0].record())
-                bar.update(cell.steps)
-            else:
-                _train(config, workdir, cell, bar)
+        finish = functools.partial(_finish, config, workdir, bar)
+        parallel.beside(finish, own, alone=profile.is_on())
     parallel.gather("students")
+
+
+def _finish(config, workdir, bar, cell, begun) -> None:
+    """Trains and scores the students of a cell, or what is left of that."""
+    if cell.kept:  # the program was ended while it scored them
+        _score(config, cell, cell.variables(), cell.weights[0].record())
+        bar.update(cell.steps)
+    else:
+        _train(config, workdir, cell, bar, begun)
 
 
 def _of_entry(config, workdir, source, labellers, entry, chosen) -> Iterator[Cell]:
@@ -186,7 +193,7 @@ def _groups(config, workdir, entry, kind, trained_with, chosen) -> Iterator[Cell
         )
 
 
-def _train(config, workdir, cell, bar):
+def _train(config, workdir, cell, bar, begun):
     """Trains the students of a cell and writes them, where asked for, and their scores."""
     soft = relabel.load(config, workdir, *cell.labelled)
     draw = program.key(config, "student", cell.seed)
@@ -202,8 +209,13 @@ def _train(config, workdir, cell, bar):
     bar.update(done)
     with (
         progress.Monitor(stage, bar, cell.steps, done, config.save_every_s) as monitor,
-        meter.watch() as cost,
+        meter.watch(beside=True) as cost,
     ):
+
+        def observe(*seen):
+            begun()  # a step was made: all is compiled
+            monitor(*seen)
+
         trained = student.train(
             keys,
             cell.network,
@@ -215,7 +227,7 @@ def _train(config, workdir, cell, bar):
             teacher_fn=soft.teacher_fn,
             state=state,
             done=done,
-            observe=monitor,
+            observe=observe,
         )
         monitor.finish(trained)
     cost = cost.record()

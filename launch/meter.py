@@ -67,7 +67,7 @@ class Cost:
 
 
 @contextlib.contextmanager
-def watch(title: str = "") -> Iterator[Cost]:
+def watch(title: str = "", *, beside: bool = False) -> Iterator[Cost]:
     """Measures a block.
 
     A stage inside another counts for itself alone: its seconds are not the outer
@@ -75,11 +75,14 @@ def watch(title: str = "") -> Iterator[Cost]:
 
     Args:
       title: said in the log with the numbers, if the block ends well; "" for silence.
+      beside: others may be measured at the same time, in other threads, none inside
+        another. What is compiled counts for the one that began last.
     """
     _listen()
     _note_peak()
     _reset_peak()
     cost = Cost()
+    outer = _WATCHED[-1] if _WATCHED and not beside else None
     _WATCHED.append(cost)
     try:
         yield cost
@@ -87,8 +90,8 @@ def watch(title: str = "") -> Iterator[Cost]:
         _note_peak()
         _WATCHED.remove(cost)
         whole = cost._close()
-        if _WATCHED:
-            _WATCHED[-1]._elsewhere += whole
+        if outer is not None:
+            outer._elsewhere += whole
     if title:
         logging.info("%s: %s.", title, cost)
 

@@ -30,6 +30,11 @@ def loops() -> Iterator[None]:
             _RUNNING[0].stop()
 
 
+def is_on() -> bool:
+    """Whether loops leave traces: then only one may run at a time."""
+    return _IS_ON[0]
+
+
 class Trace:
     """Of one loop; does nothing unless `loops` is on, nor on any host but the first.
 

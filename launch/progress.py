@@ -1,6 +1,7 @@
 """Progress of a loop: the bar, the history of the losses, saves, and the NaN check."""
 
 import sys
+import threading
 import time
 
 import jax
@@ -15,6 +16,7 @@ from launch.profile import Trace
 
 _ROWS = 1000  # of a history, whatever the length of the run
 _LOOK_EVERY_S = 0.5  # how often to wait for the device, to look at its numbers
+_BAR = threading.Lock()  # loops in other threads move the same one forward
 _SAY_EVERY_S = 600  # how often the log tells of a loop that has no bar
 _FORMAT = (
     "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} "
@@ -166,7 +168,8 @@ class Monitor:
 
     def __call__(self, done: int, state, metrics) -> None:
         self._pending.append(metrics)
-        self._bar.update(done - self._done)
+        with _BAR:
+            self._bar.update(done - self._done)
         self._done = done
         now = time.monotonic()
         if now - self._looked > _LOOK_EVERY_S or done == self._total:
@@ -235,7 +238,8 @@ class Monitor:
         latest = {name: float(values[-1]) for name, values in terms.items()}
         self._warn(latest)
         shown = {name: f"{x:.4g}" for name, x in latest.items() if "/" not in name}
-        self._bar.set_postfix(shown, refresh=False)
+        with _BAR:
+            self._bar.set_postfix(shown, refresh=False)
 
     def _warn(self, latest: dict[str, float]) -> None:
         """Says which watched numbers have crossed their rails, once for each."""

@@ -7,12 +7,12 @@ A stage writes its step for one chunk, or one network in training:
 with `shared` the arrays all have in common and `private` what is its own. A `Spread`
 turns it into a compiled program, for independent chunks one on each device
 (`over_devices`, by `jax.pmap`), for networks side by side (`stacked`), or for one whose
-batches are divided over all devices (`sharded` and `together`, by `jax.jit` over a mesh). `in_turn` and `mapped` do the same for
-work that is no loop. Hosts share out what is independent (`share`), and tell each other
+batches are divided over all devices (`sharded` and `together`, by `jax.jit` over a mesh). `in_turn` and `mapped`
+do the same for work that is no loop, `beside` for whole loops. Hosts share out what is independent (`share`), and tell each other
 what they must know (`agree`, `gather`).
 """
 
-from ddjax.parallel.calls import in_turn, mapped
+from ddjax.parallel.calls import beside, in_turn, mapped
 from ddjax.parallel.devices import (
     Cost,
     cost,
@@ -23,6 +23,7 @@ from ddjax.parallel.devices import (
     is_cpu,
     memory_limit,
     peak_bytes,
+    threads,
 )
 from ddjax.parallel.hosts import (
     agree,
@@ -57,6 +58,7 @@ __all__ = [
     "agree",
     "alone",
     "await_news",
+    "beside",
     "connect",
     "cost",
     "counting",
@@ -82,5 +84,6 @@ __all__ = [
     "share",
     "single",
     "stacked",
+    "threads",
     "together",
 ]

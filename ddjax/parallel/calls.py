@@ -1,9 +1,11 @@
 """Work that is no loop: many calls that have nothing to do with each other."""
 
+import collections
 import concurrent.futures
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from ddjax.parallel import devices, spread
 
-__all__ = ["in_turn", "mapped"]
+__all__ = ["beside", "in_turn", "mapped"]
 
 _SIDE_BY_SIDE = 100  # 1,300 points of 512 features in each are then 266 MB
 
@@ -20,9 +22,9 @@ _SIDE_BY_SIDE = 100  # 1,300 points of 512 features in each are then 266 MB
 def in_turn(function: Callable, shared, calls: Iterable[tuple]) -> Iterator:
     """The results of `function(shared, *call)` for every call, in order, on the host.
 
-    Each device works on a call of its own, with a program that is compiled once, so
-    that a result does not depend on how many devices there are. While they work, the
-    next calls are made.
+    Each device, or thread of a CPU, works on a call of its own, with a program that is
+    compiled once, so that a result does not depend on how many there are. While they
+    work, the next calls are made.
 
     Args:
       function: arrays to a pytree of arrays; compiled once, if it is the same object.
@@ -35,6 +37,9 @@ def in_turn(function: Callable, shared, calls: Iterable[tuple]) -> Iterator:
     lanes, calls, running = devices.device_count(), iter(calls), ()
     run = _lane(function, lanes)
     shared = spread.everywhere(shared, lanes)
+    if devices.threads() > 1:
+        yield from _by_threads(functools.partial(run, shared), calls)
+        return
     while group := list(itertools.islice(calls, lanes)):
         # A group that is short repeats its end, so that one program serves all.
         full = group + group[-1:] * (lanes - len(group))
@@ -42,6 +47,25 @@ def in_turn(function: Callable, shared, calls: Iterable[tuple]) -> Iterator:
         yield from _each(*running)
         running = found, len(group)
     yield from _each(*running)
+
+
+def _by_threads(run, calls):
+    """What one thread begins, XLA's CPU works off in order: so there are several."""
+
+    def found(call):
+        (only,) = _each(run(jax.tree.map(lambda x: np.asarray(x)[None], call)), 1)
+        return only
+
+    for first in itertools.islice(calls, 1):
+        yield found(first)  # alone, so that nobody compiles twice
+    workers, running = devices.threads(), collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for call in calls:
+            running.append(pool.submit(found, call))
+            if len(running) > workers:  # one waits for the first that is free
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def _each(found=None, count=0):
@@ -126,3 +150,47 @@ def _stacked_program(function, lanes):
     """Takes [lanes, width, ...]: a width on each device."""
     side_by_side = jax.vmap(function)
     return jax.pmap(side_by_side) if lanes > 1 else jax.jit(jax.vmap(side_by_side))
+
+
+def beside(function: Callable, items: Iterable, *, alone: bool = False) -> None:
+    """`function(item, begun)` for every item, several at a time on a CPU.
+
+    There one thread does not fill the cores; elsewhere, and for one device of several,
+    one item follows the other. Each calls `begun()` when its programs are compiled, and
+    only then the next one begins, which finds those that are the same.
+
+    Args:
+      function: works on an item; what it returns is lost.
+      items: begun in this order.
+      alone: whether each has the machine for itself, on a CPU too.
+
+    Raises:
+      Exception: the first that an item has raised; no other begins then, and those
+        that are under way end first.
+    """
+    workers, running = 1 if alone else devices.threads(), set()
+    if workers == 1:
+        for item in items:
+            function(item, lambda: None)
+        return
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            begun = threading.Event()
+            newest = pool.submit(function, item, begun.set)
+            newest.add_done_callback(lambda _, begun=begun: begun.set())
+            begun.wait()
+            running.add(newest)
+            if len(running) == workers:
+                running = _first_ended(running)
+        while running:
+            running = _first_ended(running)
+
+
+def _first_ended(running: set) -> set:
+    """Those that still run when one has ended, well."""
+    ended, running = concurrent.futures.wait(
+        running, return_when=concurrent.futures.FIRST_COMPLETED
+    )
+    for each in ended:
+        each.result()
+    return running

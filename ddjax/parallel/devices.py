@@ -18,10 +18,13 @@ __all__ = [
     "is_cpu",
     "memory_limit",
     "peak_bytes",
+    "threads",
 ]
 
+_MOST_THREADS = 4  # each holds a step's memory, and large steps fill the cores alone
 
-# True while `cost` compiles: what then chooses its form by speed should not, since the
+
+# True while `cost` counts: what then chooses its form by speed should not, since the
 # compiler counts the operations of a loop once, however often it runs.
 counting = jax.make_user_context(False)
 
@@ -38,6 +41,16 @@ def is_cpu() -> bool:
 def device_count() -> int:
     """How many chunks can run at the same time on this host."""
     return jax.local_device_count()
+
+
+def threads() -> int:
+    """How many calls, or small networks, a CPU works on at a time: 1 on other devices.
+
+    A step of a small network leaves cores idle: two in two threads take 1.5 times as long
+    as one. Devices that share a CPU have a call each instead.
+    """
+    alone = is_cpu() and device_count() == 1
+    return min(os.cpu_count(), _MOST_THREADS) if alone else 1
 
 
 def groups(count: int) -> list[list[int]]:
@@ -60,11 +73,14 @@ def cost(program: Callable, *arguments) -> Cost:
       *arguments: arrays, or their shapes.
     """
     with counting(True):
-        compiled = program.lower(*arguments).compile()
+        counted = program.lower(*arguments)
+    compiled = program.lower(*arguments).compile()  # the one that will run
+    if device_count() > 1:  # until it is compiled, it counts for all of them together
+        counted = counted.compile() if is_cpu() else compiled
     sizes = compiled.memory_analysis()
     memory = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     memory += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return Cost(float(compiled.cost_analysis().get("flops", 0)), int(memory))
+    return Cost(float(counted.cost_analysis().get("flops", 0)), int(memory))
 
 
 def memory_limit() -> int:

@@ -292,6 +292,31 @@ class TestSignals:
             assert f"{stage} goes on from step {step}." in log.read_text()
         assert same(workdir, undisturbed(SECONDS))
 
+    def test_students_beside_each_other_save_theirs(self, lives, tmp_path):
+        """Both go on from there, to what they are one after another."""
+        changes = SECONDS | {"evaluate.against": "('random', 'herding')"}
+        changes |= {"recipes.wmdd.epochs": 700}
+        alone, both = tmp_path / "alone", tmp_path / "both"
+        log, hook = tmp_path / "log", ("threads", 2)
+        assert lives.run(alone, log, changes, hook=("threads", 1)) == 0, log.read_text()
+        shutil.copytree(alone, both)
+        shutil.rmtree(both / "evaluate")
+
+        def training():
+            kept = (path.stat().st_size > 0 for path in both.glob("evaluate/*/*.jsonl"))
+            return sum(kept) == 2
+
+        process = lives.start(both, log, changes, hook=hook)
+        assert until(training, lives), log.read_text()
+        os.kill(process, signal.SIGTERM)
+        assert lives.end() == 143, log.read_text()
+        saved = [len(states(x)) for x in (both / "evaluate").iterdir()]
+        assert saved.count(1) == 2  # the third may have ended before, or not have begun
+        assert "evaluate goes on from step" in log.read_text().splitlines()[-1]
+        assert lives.run(both, log, changes, hook=hook) == 0, log.read_text()
+        assert same(both, alone)
+        assert len(results(both)[1]) == 3 and not leftovers(both)
+
     @pytest.mark.parametrize(
         "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
     )

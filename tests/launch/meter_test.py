@@ -1,7 +1,9 @@
 """Seconds and memory of a block, against clocks and sizes that are known."""
 
+import concurrent.futures
 import pathlib
 import sys
+import threading
 import time
 
 import jax
@@ -84,6 +86,20 @@ def test_a_stage_inside_another_counts_for_itself():
 
 
 @LINUX
+def test_one_beside_another_has_its_own_seconds():
+    """In threads that overlap, neither inside the other."""
+    both = threading.Barrier(2)
+
+    def measured(_):
+        with meter.watch(beside=True) as cost:
+            both.wait(timeout=60)
+            time.sleep(0.2)
+        return cost.seconds
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert min(pool.map(measured, range(2))) >= 0.2
+
+
 def test_peak_is_that_of_the_block():
     size = 200_000_000
     big = np.ones(size, np.uint8)

@@ -166,6 +166,12 @@ def devices(count: int) -> None:
     jax.config.update("jax_num_cpu_devices", count)
 
 
+def threads(count: int) -> None:
+    """One device, and so many students at a time."""
+    devices(1)
+    set_in("ddjax.parallel.devices", "threads", lambda: count)
+
+
 def surround(variables: dict) -> None:
     """Sets variables of the environment, as a cluster does."""
     os.environ.update(variables)

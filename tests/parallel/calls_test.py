@@ -1,5 +1,8 @@
 """Calls that have nothing to do with each other, on all cores or devices."""
 
+import threading
+import time
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import pytest
 
 from ddjax import parallel
 from ddjax.ot.host import on_host
-from ddjax.parallel import calls
+from ddjax.parallel import calls, devices
 
 
 @pytest.fixture(params=["cpu", "accelerator"])
@@ -137,8 +140,11 @@ class TestInTurn:
             list(parallel.in_turn(function, (), self.calls(5)))
         assert len(traces) == 1
 
-    def test_calls_are_made_when_it_is_time(self, lanes):
-        """Not more than two groups are in memory."""
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_calls_are_made_when_it_is_time(self, lanes, threads, monkeypatch):
+        """Not more than two groups are in memory, or one call more than threads."""
+        if lanes == 1:
+            monkeypatch.setattr(devices, "threads", lambda: threads)
         made = []
 
         def calls():
@@ -147,5 +153,84 @@ class TestInTurn:
                 yield call
 
         results = parallel.in_turn(self.function, {"a": np.float32(1)}, calls())
-        next(results)
-        assert len(made) == 2 * lanes
+        for taken in range(1, 5):
+            next(results)
+            groups = -(-taken // lanes)
+            ahead = lanes * (groups + 1) if threads == 1 or lanes > 1 else taken + 3
+            assert len(made) <= ahead
+        assert len(made) < 9
+
+
+class TestBeside:
+    """Items on several threads, the first call of each by itself."""
+
+    @pytest.fixture(params=[1, 2, 3])
+    def workers(self, request, monkeypatch):
+        monkeypatch.setattr(devices, "threads", lambda: request.param)
+        return request.param
+
+    def test_is_a_loop(self, workers):
+        begun, done = [], []
+
+        def work(item, ready):
+            begun.append(item)
+            ready()
+            done.append(item)
+
+        parallel.beside(work, range(7))
+        assert begun == [*range(7)] and sorted(done) == begun
+
+    def test_so_many_at_a_time(self, workers):
+        """They meet in the middle, which fewer would wait for for ever."""
+        meeting, threads = threading.Barrier(workers), set()
+
+        def work(item, ready):
+            ready()
+            meeting.wait(timeout=60)
+            threads.add(threading.get_ident())
+
+        parallel.beside(work, range(2 * workers))
+        assert len(threads) == workers
+
+    def test_alone_is_on_this_thread(self, workers):
+        threads = []
+        parallel.beside(
+            lambda *_: threads.append(threading.get_ident()), range(3), alone=True
+        )
+        assert threads == 3 * [threading.get_ident()]
+
+    def test_the_next_begins_when_the_last_has_compiled(self, workers):
+        """Or else both would compile what they share."""
+        traces = []
+
+        @jax.jit
+        def program(x):
+            traces.append(1)
+            time.sleep(0.2)  # a second thread would be there by then
+            return x + 1
+
+        def work(item, ready):
+            program(jnp.ones(3)).block_until_ready()
+            ready()
+
+        parallel.beside(work, range(3))
+        assert len(traces) == 1
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_an_error_is_raised_when_the_others_have_ended(self, workers, before):
+        begun, done = [], []
+
+        def work(item, ready):
+            begun.append(item)
+            if item == 1 and before:
+                raise ValueError("no item 1")
+            ready()
+            if item == 1:
+                raise ValueError("no item 1")
+            time.sleep(0.2)
+            done.append(item)
+
+        with pytest.raises(ValueError, match="no item 1"):
+            parallel.beside(work, range(9))
+        assert sorted(done) == [x for x in begun if x != 1]
+        assert len(begun) <= 1 + workers
