@@ -37,6 +37,7 @@ OTHERS = {  # whether it has a side of PyTorch's
     "convolution": True,
     "matching": True,
     "geometries": False,
+    "memory": False,
     "ot": False,
     "sampling": False,
     "scale": False,

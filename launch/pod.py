@@ -52,6 +52,7 @@ class Machine(NamedTuple):
     cores: int  # of one host
     host_memory: int  # bytes of one host
     side_by_side: bool  # whether a device trains several students at a time
+    threads: int  # that make a call, or train a student, each at a time
 
     @property
     def hosts(self) -> int:
@@ -92,9 +93,8 @@ def here(rate: float) -> Machine:
     count = parallel.device_count()
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     several = not parallel.is_cpu()
-    return Machine(
-        count, count, rate, parallel.memory_limit(), os.cpu_count(), host, several
-    )
+    limit, threads = parallel.memory_limit(), parallel.threads()
+    return Machine(count, count, rate, limit, os.cpu_count(), host, several, threads)
 
 
 def machines(told: dict, rate: float) -> list[Machine]:
@@ -129,5 +129,9 @@ def machines(told: dict, rate: float) -> list[Machine]:
                 f"--devices={count} are not of whole hosts with {per_host} each; set "
                 "--devices_per_host to a divisor."
             )
-        found.append(base._replace(devices=count, per_host=per_host, side_by_side=True))
+        found.append(
+            base._replace(
+                devices=count, per_host=per_host, side_by_side=True, threads=1
+            )
+        )
     return found

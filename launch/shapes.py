@@ -56,6 +56,11 @@ def row(plan, stage, what, calls, cost, disk, host=0) -> Row:
     return Row(stage, what, calls, cost.flops, cost.memory, disk, seconds, host)
 
 
+def in_turn(plan, cost: parallel.Cost) -> parallel.Cost:
+    """Of calls of `parallel.in_turn`: each thread has one under way."""
+    return cost._replace(memory=plan.machine.threads * cost.memory)
+
+
 def divisor(count: int, most: int) -> int:
     """The largest number, `most` at the most, that divides a count."""
     return max(n for n in range(1, min(count, most) + 1) if count % n == 0)

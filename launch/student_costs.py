@@ -87,6 +87,7 @@ def _labels_row(plan, ipc, parts, labels, name, sets) -> Row:
     calls = sets * -(-own // plan.machine.per_host)
     each = relabel_stage.soft_bytes(kind, recipe, count, info.num_classes)
     host = 2 * each + count * shapes.image_bytes(plan)  # blocks, and the whole
+    cost = shapes.in_turn(plan, cost)
     return shapes.row(plan, "relabel", told, calls, cost, sets * each, host)
 
 
@@ -139,7 +140,7 @@ def _equal_bytes(plan, told, counts, of, name, model) -> list[Row]:
 def _students(plan, told, cells, recipe, count, of, model) -> list[Row]:
     """Cells of students that differ in their seed alone, divided over hosts.
 
-    On a host the students of a cell are side by side (on a CPU one after another) on
+    On a host the students of a cell are side by side (on a CPU one in each thread) on
     as many devices as divide their number, and a student's batch is divided over as
     many of those left as divide it: see `parallel.sharded`.
     """
@@ -149,7 +150,7 @@ def _students(plan, told, cells, recipe, count, of, model) -> list[Row]:
     share = batch // shapes.divisor(batch, machine.per_host // used)
     key = "student", recipe._replace(epochs=0), share, of.kind, of.names, model
     cost = shapes.once(plan, key, lambda: student_cost(plan, recipe, share, of, model))
-    together = many // used if machine.side_by_side else 1
+    together = many // used if machine.side_by_side else machine.threads
     steps, soft = student.num_steps(recipe, count), 0
     if of.kind in ("single", "stored"):
         soft = relabel_stage.soft_bytes(of.kind, recipe, count, info.num_classes)

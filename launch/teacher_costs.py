@@ -161,6 +161,7 @@ def stats_rows(plan) -> list[Row]:
     calls = math.ceil(batches / machine.per_host)
     disk = FLOAT * total * plan.features
     host = 2 * disk + moment_bytes(plan)  # parts, and the whole
+    cost = shapes.in_turn(plan, cost)
     row = shapes.row(plan, "stats", "features", calls, cost, disk, host)
     return [row, *shapes.decoded(plan, "for stats", total, classes / own)]
 
