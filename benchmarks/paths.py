@@ -1,7 +1,7 @@
 """The hot paths of ddjax, each at a few sizes: what `benchmarks.run` times.
 
 A path is a function that yields its `Case`s. One thing varies at a time, so that a plot
-against it is one line: images per class, pixels a side, or students. Labelling and
+against it is one line: images per class, classes, pixels a side, or students. Labelling and
 students include their views in one program, as an accelerator has them; on a CPU
 `relabel.look` is a program of its own.
 """
@@ -145,7 +145,7 @@ def _recovered(kind, network, variables, info, classes, ipc):
 
 
 def recovering() -> Iterator[Case]:
-    """A step of WMDD's and of SRe2L's recovery, by images per class and by pixels."""
+    """A step of WMDD's and of SRe2L's recovery: by ipc, by classes, and by pixels."""
     for kind in ("wmdd", "sre2l"):
         info = _info()
         network, variables = _network(info)
@@ -153,6 +153,11 @@ def recovering() -> Iterator[Case]:
             made = _recovered(kind, network, variables, info, CLASSES, ipc)
             told = f"{kind}, ConvNet-3, ten classes of {SIDE} pixels"
             yield Case("recover", told, "ipc", ipc, *made)
+        for classes in (10, 50, 100):
+            info = _info(classes=classes)
+            made = _recovered(kind, *_network(info), info, classes, 1)
+            told = f"{kind}, ConvNet-3, an image a class of {SIDE} pixels"
+            yield Case("recover", told, "classes", classes, *made)
         for what, side, count, info, network, variables in _networks():
             classes = min(CLASSES, count)
             made = _recovered(kind, network, variables, info, classes, count // classes)

@@ -8,6 +8,7 @@ __all__ = ["against"]
 _RESULTS = pathlib.Path(__file__).parent / "results"
 _AXES = {
     "ipc": "images per class",
+    "classes": "classes",
     "side": "pixels a side",
     "students": "students side by side",
 }

@@ -13,8 +13,8 @@ path's operations would take at that rate over the time it takes. Seconds of a C
 those of one machine on one day; ratios are what to read.
 
 Records go to benchmarks/results/paths/<backend>.json, where a path that is timed again
-replaces its own, with a table and plots against images per class, pixels, students and
-devices. Names of other benchmarks (see --list) run these, one after another.
+replaces its own, with a table and plots against images per class, classes, pixels,
+students and devices. Names of other benchmarks (see --list) run these, one after another.
 """
 
 import argparse
@@ -53,10 +53,10 @@ class Timed:
     def __init__(self, case):
         self.case = case
         program = jax.jit(case.step)
-        self.cost = parallel.cost(program, case.state, *case.given)
         began = time.perf_counter()
         self._compiled = program.lower(case.state, *case.given).compile()
         self.compile_seconds = time.perf_counter() - began
+        self.cost = parallel.cost(program, case.state, *case.given)
         self.seconds = np.inf
         self.turn(0)
 
