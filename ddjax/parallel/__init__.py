@@ -7,9 +7,10 @@ A stage writes its step for one chunk, or one network in training:
 with `shared` the arrays all have in common and `private` what is its own. A `Spread`
 turns it into a compiled program, for independent chunks one on each device
 (`over_devices`, by `jax.pmap`), for networks side by side (`stacked`), or for one whose
-batches are divided over all devices (`sharded` and `together`, by `jax.jit` over a mesh). `in_turn` and `mapped`
-do the same for work that is no loop, `beside` for whole loops. Hosts share out what is independent (`share`), and tell each other
-what they must know (`agree`, `gather`).
+batches are divided over all devices (`sharded` and `together`, by `jax.jit` over a
+mesh). `in_turn` and `mapped` do the same for work that is no loop, `beside` for whole
+loops. Hosts share out what is independent (`share`), and tell each other what they must
+know (`agree`, `gather`).
 """
 
 from ddjax.parallel.calls import beside, in_turn, mapped

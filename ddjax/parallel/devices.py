@@ -46,8 +46,8 @@ def device_count() -> int:
 def threads() -> int:
     """How many calls, or small networks, a CPU works on at a time: 1 on other devices.
 
-    A step of a small network leaves cores idle: two in two threads take 1.5 times as long
-    as one. Devices that share a CPU have a call each instead.
+    A step of a small network leaves cores idle: two in two threads take less than twice as
+    long as one. Devices that share a CPU have a call each instead.
     """
     alone = is_cpu() and device_count() == 1
     return min(os.cpu_count(), _MOST_THREADS) if alone else 1
@@ -72,11 +72,12 @@ def cost(program: Callable, *arguments) -> Cost:
       program: jitted, or what a `Spread` has compiled.
       *arguments: arrays, or their shapes.
     """
-    with counting(True):
-        counted = program.lower(*arguments)
-    compiled = program.lower(*arguments).compile()  # the one that will run
-    if device_count() > 1:  # until it is compiled, it counts for all of them together
-        counted = counted.compile() if is_cpu() else compiled
+    counted = compiled = program.lower(*arguments).compile()  # the one that will run
+    if is_cpu():
+        with counting(True):
+            counted = program.lower(*arguments)
+        if device_count() > 1:  # not compiled, it counts for all of them together
+            counted = counted.compile()
     sizes = compiled.memory_analysis()
     memory = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     memory += sizes.output_size_in_bytes - sizes.alias_size_in_bytes
