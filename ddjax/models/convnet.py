@@ -51,7 +51,7 @@ class ConvNet(nn.Module):
                 in_features=x.shape[-1],
             )
             reports += more
-            x = nn.avg_pool(nn.relu(x), (2, 2), (2, 2))
+            x = layers.avg_pool(nn.relu(x))
         features = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
         head = layers.dense(self.num_classes, features.shape[-1], name="classifier")
         return head(features), norms.outputs(features, reports)

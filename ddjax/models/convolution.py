@@ -1,13 +1,20 @@
 """The one convolution behind all networks, in the form that is faster here."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
 from ddjax import parallel
 
-__all__ = ["convolve", "patches"]
+__all__ = ["convolve", "kernel_gradient", "patches"]
 
-_BLOCK = 2**19  # bytes of patches: what stays in a core's cache
+_BLOCK = 2**20  # bytes of copies: what stays in a core's cache
+_FEW = 16  # channels below which, and pixels a side, XLA's convolution is the slower
+_SMALL = 4
 
 
 def convolve(
@@ -24,15 +31,17 @@ def convolve(
 ):
     """`jax.lax.conv_general_dilated` as flax calls it: NHWC, HWIO.
 
-    On a CPU products of matrices (`patches`), where there are neither groups nor
-    dilation: XLA's gradient in the kernel is up to forty times slower there, and so is,
-    inside of loops, every gradient of its convolutions. Elsewhere, and while
-    `parallel.cost` counts operations, XLA's own.
+    On a CPU, where there are neither groups nor dilation, it is what is fastest there.
+    XLA convolves images well; its gradient in the kernel is up to forty times slower,
+    and inside of loops so is that in the images. So with stride 1 both gradients are
+    ours (`_conv`), and with others, or inside of `jax.shard_map`, all is products of
+    matrices (`patches`). Elsewhere, and while `parallel.cost` counts operations, XLA's
+    own.
     """
     dilated = any(d not in (None, 1, (1, 1)) for d in (lhs_dilation, rhs_dilation))
     counted = parallel.counting.value
     if parallel.is_cpu() and not counted and feature_group_count == 1 and not dilated:
-        return patches(lhs, rhs, window_strides, padding, precision=precision)
+        return _on_cpu(lhs, rhs, tuple(window_strides), padding, precision)
     return jax.lax.conv_general_dilated(
         lhs,
         rhs,
@@ -47,13 +56,26 @@ def convolve(
     )
 
 
+def _on_cpu(lhs, rhs, strides, padding, precision):
+    size = rhs.shape[:2]
+    # The gradient's padding is what the kernel's size leaves of this one.
+    fits = all(max(pair) < k for pair, k in zip(padding, size))
+    # Inside of `jax.shard_map` and `jax.pmap` JAX follows what differs between devices,
+    # through its own primitives alone.
+    mapped = jax.sharding.get_abstract_mesh().manual_axes
+    if strides == (1, 1) and math.prod(size) > 1 and fits and not mapped:
+        padding = tuple(map(tuple, padding))
+        return _conv_p.bind(lhs, rhs, padding=padding, precision=precision)
+    return patches(lhs, rhs, strides, padding, precision=precision)
+
+
 def patches(
     lhs: jax.Array, rhs: jax.Array, window_strides, padding, *, precision=None
 ) -> jax.Array:
     """A convolution as shifted copies and a product of matrices, a few images at a time.
 
-    The copies take kh kw times the memory of the images. Half a megabyte of them stays
-    in the cache from the copying to the product; all of them together would go out to
+    The copies take kh kw times the memory of the images. A megabyte of them stays in
+    the cache from the copying to the product; all of them together would go out to
     memory and back. They are made again for the backward pass, which is cheaper than
     keeping them.
 
@@ -68,33 +90,206 @@ def patches(
       [N, H', W', features], as `jax.lax.conv_general_dilated` but for rounding (1e-5).
     """
     kh, kw, channels, width = rhs.shape
-    sh, sw = window_strides
     count = len(lhs)
     x = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    height = (x.shape[1] - kh) // sh + 1
-    columns = (x.shape[2] - kw) // sw + 1
+    height, columns = _outputs(x.shape, (kh, kw), window_strides)
     kernel = rhs.reshape(kh * kw * channels, width)
 
     def product(x):
-        copies = [
-            x[
-                :,
-                i : i + (height - 1) * sh + 1 : sh,
-                j : j + (columns - 1) * sw + 1 : sw,
-            ]
-            for i in range(kh)
-            for j in range(kw)
-        ]
-        return jnp.matmul(jnp.concatenate(copies, -1), kernel, precision=precision)
+        copies = _shifted(x, (kh, kw), window_strides)
+        return jnp.matmul(copies, kernel, precision=precision)
 
-    image = height * columns * len(kernel) * lhs.dtype.itemsize
-    blocks = -(-count * image // _BLOCK)
-    if kh * kw == 1 or blocks < 2 or count < 2:
+    size = _block(count, height * columns * lhs.dtype.itemsize, len(kernel), width)
+    if kh * kw == 1 or size == count:
         return product(x)
-    size = -(-count // min(blocks, count))
-    blocks = -(-count // size)
-    # Equal blocks: zeros fill the last one.
-    x = jnp.pad(x, ((0, blocks * size - count), (0, 0), (0, 0), (0, 0)))
-    x = x.reshape(blocks, size, *x.shape[1:])
-    y = jax.lax.map(jax.checkpoint(product), x)
-    return y.reshape(blocks * size, height, columns, width)[:count]
+    y = jax.lax.map(jax.checkpoint(product), _blocks(x, size))
+    return y.reshape(-1, height, columns, width)[:count]
+
+
+def kernel_gradient(
+    lhs: jax.Array, out: jax.Array, size: tuple[int, int], padding, *, precision=None
+) -> jax.Array:
+    """The gradient of a convolution of stride 1 in its kernel, by products of matrices.
+
+    Either the copies of the images are shifted in both directions, or, where that takes
+    less memory, those of the images along the rows and those of `out` down the columns.
+
+    Args:
+      lhs: [N, H, W, ch], what was convolved.
+      out: [N, H', W', features], the gradient in the result.
+      size: (kh, kw) of the kernel.
+      padding: ((top, bottom), (left, right)) zeros round `lhs`.
+      precision: of the product.
+
+    Returns:
+      [kh, kw, ch, features].
+    """
+    (kh, kw), channels, features = size, lhs.shape[-1], out.shape[-1]
+    (top, bottom), sides = padding
+    count, height, columns = out.shape[:3]
+    split = kw * channels + kh * features < kh * kw * channels
+    x = jnp.pad(lhs, ((0, 0), (0, 0) if split else padding[0], sides, (0, 0)))
+    if split:
+        # Row r of the images meets row r + top - i of the result under the kernel's i.
+        rows = (kh - 1 - top, kh - 1 - bottom)
+        out = jnp.pad(out, ((0, 0), rows, (0, 0), (0, 0)))
+
+    def product(x, out):
+        if split:
+            x = _shifted(x, (1, kw))
+            out = _shifted(out, (kh, 1))
+        else:
+            x = _shifted(x, size)
+        x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
+        return jnp.matmul(x.T, out, precision=precision)
+
+    place = height * columns * lhs.dtype.itemsize
+    copies = kw * channels + kh * features if split else kh * kw * channels
+    block = _block(count, place, copies, features)
+    if block == count:
+        found = product(x, out)
+    else:
+        pairs = _blocks(x, block), _blocks(out, block)
+        zeros = jnp.zeros_like(jax.eval_shape(product, x, out))
+        found, _ = jax.lax.scan(lambda a, b: (a + product(*b), None), zeros, pairs)
+    if split:
+        # The last copy of the result is that of the kernel's first row.
+        found = found.reshape(kw, channels, kh, features)[:, :, ::-1]
+        return found.transpose(2, 0, 1, 3)
+    return found.reshape(kh, kw, channels, features)
+
+
+def _outputs(shape, size, strides):
+    """Rows and columns that a convolution of padded images makes."""
+    return [(n - k) // s + 1 for n, k, s in zip(shape[1:3], size, strides)]
+
+
+def _shifted(x, size, strides=(1, 1)):
+    """For each place what the kernel sees there: [n, H', W', kh * kw * ch]."""
+    (kh, kw), (sh, sw) = size, strides
+    height, columns = _outputs(x.shape, size, strides)
+    copies = [
+        x[:, i : i + (height - 1) * sh + 1 : sh, j : j + (columns - 1) * sw + 1 : sw]
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    return jnp.concatenate(copies, -1)
+
+
+def _block(count, place, copies, features):
+    """Images at a time, of `count`.
+
+    All, where the copies take no more memory than the result, or as many as stay in the
+    cache: an image has `place` bytes in a channel, and so many channels of either.
+    """
+    if copies <= features:
+        return count
+    blocks = min(-(-count * place * copies // _BLOCK), count)
+    return -(-count // max(blocks, 1))
+
+
+def _blocks(x, size):
+    """[blocks, size, ...]: equal ones, zeros fill the last."""
+    blocks = -(-len(x) // size)
+    x = jnp.pad(x, ((0, blocks * size - len(x)), *[(0, 0)] * (x.ndim - 1)))
+    return x.reshape(blocks, size, *x.shape[1:])
+
+
+# A convolution of stride 1 is linear in the images and in the kernel. Its gradient in
+# the images is such a convolution again, with the kernel turned round, and the one in
+# the kernel is linear in the images and in the result. So the two operations below are
+# closed under differentiation, forwards, backwards, and again.
+
+
+def _conv(lhs, rhs, *, padding, precision):
+    """[N, H, W, ch] and [kh, kw, ch, features] to [N, H', W', features]."""
+    if lhs.shape[-1] < _FEW or min(lhs.shape[1:3]) < _SMALL:
+        return patches(lhs, rhs, (1, 1), padding, precision=precision)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        lhs, rhs, (1, 1), padding, dimension_numbers=numbers, precision=precision
+    )
+
+
+def _kernel(lhs, out, *, size, padding, precision):
+    return kernel_gradient(lhs, out, size, padding, precision=precision)
+
+
+def _images_gradient(out, rhs, padding, precision):
+    """The gradient in the images: each pixel collects from where it was seen."""
+    padding = tuple(
+        (k - 1 - low, k - 1 - high) for k, (low, high) in zip(rhs.shape, padding)
+    )
+    turned = rhs[::-1, ::-1].swapaxes(2, 3)
+    return _conv_p.bind(out, turned, padding=padding, precision=precision)
+
+
+def _merged(x, axis, into):
+    """The axis of a batch, made one with another: its inner part where that is last."""
+    if into == 0:
+        x = jnp.moveaxis(x, axis, 0)
+        return x.reshape(-1, *x.shape[2:])
+    x = jnp.moveaxis(x, axis, -2)
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def _batched_conv(arguments, axes, *, padding, precision):
+    """Batches of images are more images; those of kernels more features, or products."""
+    (lhs, rhs), (lhs_axis, rhs_axis) = arguments, axes
+    options = {"padding": padding, "precision": precision}
+    if rhs_axis is None:
+        out = _conv_p.bind(_merged(lhs, lhs_axis, 0), rhs, **options)
+        return out.reshape(lhs.shape[lhs_axis], -1, *out.shape[1:]), 0
+    if lhs_axis is None:
+        out = _conv_p.bind(lhs, _merged(rhs, rhs_axis, -1), **options)
+        return out.reshape(*out.shape[:-1], rhs.shape[rhs_axis], -1), out.ndim - 1
+    one = functools.partial(patches, window_strides=(1, 1), **options)
+    return jax.vmap(one, axes)(lhs, rhs), 0
+
+
+def _batched_kernel(arguments, axes, *, size, padding, precision):
+    (lhs, out), (lhs_axis, out_axis) = arguments, axes
+    options = {"size": size, "padding": padding, "precision": precision}
+    if lhs_axis is None:
+        found = _kernel_p.bind(lhs, _merged(out, out_axis, -1), **options)
+        return found.reshape(*found.shape[:-1], out.shape[out_axis], -1), 3
+    return jax.vmap(functools.partial(_kernel, **options), axes)(lhs, out), 0
+
+
+def _primitive(name, function, static):
+    """A JAX primitive of a function; how it is differentiated and batched comes after."""
+    primitive = core.Primitive(name)
+    primitive.def_impl(jax.jit(function, static_argnames=static))
+
+    def shaped(*arguments, **options):
+        found = jax.eval_shape(functools.partial(function, **options), *arguments)
+        return jax.core.ShapedArray(found.shape, found.dtype)
+
+    primitive.def_abstract_eval(shaped)
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    return primitive
+
+
+_conv_p = _primitive("convolve", _conv, ("padding", "precision"))
+ad.defbilinear(
+    _conv_p,
+    lambda out, lhs, rhs, *, padding, precision: _images_gradient(
+        out, rhs, padding, precision
+    ),
+    lambda out, lhs, rhs, *, padding, precision: _kernel_p.bind(
+        lhs, out, size=rhs.aval.shape[:2], padding=padding, precision=precision
+    ),
+)
+batching.primitive_batchers[_conv_p] = _batched_conv
+
+_kernel_p = _primitive("kernel_gradient", _kernel, ("size", "padding", "precision"))
+ad.defbilinear(
+    _kernel_p,
+    lambda kernel, lhs, out, *, size, padding, precision: _images_gradient(
+        out, kernel, padding, precision
+    ),
+    lambda kernel, lhs, out, *, size, padding, precision: _conv_p.bind(
+        lhs, kernel, padding=padding, precision=precision
+    ),
+)
+batching.primitive_batchers[_kernel_p] = _batched_kernel

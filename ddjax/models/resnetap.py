@@ -29,19 +29,15 @@ class PooledBlock(nn.Module):
 
         y, first = unit(x, 3, "conv1", "bn1")
         y = nn.relu(y)
-        y = _pool(y, 2) if self.pool else y
+        y = layers.avg_pool(y, 2) if self.pool else y
         y, second = unit(y, 3, "conv2", "bn2")
         shortcut = []
         if self.pool or x.shape != y.shape:
             # The norm reads the pooled convolution, so the two are not one unit.
             x = layers.conv(self.features, 1, name="downsample.0")(x)
-            x = _pool(x, 2) if self.pool else x
+            x = layers.avg_pool(x, 2) if self.pool else x
             x, shortcut = norms.norm(x, self.norm, train, name="downsample.2")
         return nn.relu(x + y), [*first, *second, *shortcut]
-
-
-def _pool(x, size):
-    return nn.avg_pool(x, (size, size), (size, size))
 
 
 class ResNetAP10(nn.Module):
@@ -95,7 +91,7 @@ class ResNetAP10(nn.Module):
             features=self.width,
             size=size,
         )
-        x = _pool(nn.relu(x), pool)
+        x = layers.avg_pool(nn.relu(x), pool)
         for stage in range(4):
             block = PooledBlock(
                 self.width * 2**stage,

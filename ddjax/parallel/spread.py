@@ -127,9 +127,12 @@ def _stack_program(step):
 
     @functools.wraps(step)  # its name tells profiles what runs
     def program(state, index, shared, private):
+        mesh = _stack_mesh(state)
+        if mesh.size == 1:
+            return many(state, index, shared, private)
         each = jax.shard_map(
             many,
-            mesh=_stack_mesh(state),
+            mesh=mesh,
             in_specs=(_SPLIT, _WHOLE, _WHOLE, _SPLIT),
             out_specs=_SPLIT,
         )
