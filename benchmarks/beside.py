@@ -14,11 +14,19 @@ _FOLDER = pathlib.Path(__file__).parent
 
 
 class Torch:
-    """The other side, a program of `torch_reference` that waits for its turn."""
+    """The other side, a program of `torch_reference` that waits for its turn.
 
-    def __init__(self, python, program, folder):
+    Its memory comes in pages as large as ours (`launch.pages`), or as small as where
+    nobody asks.
+    """
+
+    def __init__(self, python, program, folder, small_pages=False):
+        environment = dict(os.environ)
+        if small_pages:
+            environment.pop("GLIBC_TUNABLES", None)
         self._process = subprocess.Popen(
             [python, str(_FOLDER / "torch_reference" / program), folder],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

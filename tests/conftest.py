@@ -3,6 +3,9 @@
 import importlib.metadata
 import os
 
+from launch import pages
+
+os.environ.update(pages.environment())  # of the processes that tests begin
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before jax is imported
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Threads of XLA. A device that waits for another holds one; a device that computes
