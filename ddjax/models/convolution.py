@@ -60,13 +60,20 @@ def _on_cpu(lhs, rhs, strides, padding, precision):
     size = rhs.shape[:2]
     # The gradient's padding is what the kernel's size leaves of this one.
     fits = all(max(pair) < k for pair, k in zip(padding, size))
-    # Inside of `jax.shard_map` and `jax.pmap` JAX follows what differs between devices,
-    # through its own primitives alone.
-    mapped = jax.sharding.get_abstract_mesh().manual_axes
-    if strides == (1, 1) and math.prod(size) > 1 and fits and not mapped:
+    if strides == (1, 1) and math.prod(size) > 1 and fits and not _followed(lhs, rhs):
         padding = tuple(map(tuple, padding))
         return _conv_p.bind(lhs, rhs, padding=padding, precision=precision)
     return patches(lhs, rhs, strides, padding, precision=precision)
+
+
+def _followed(*arrays):
+    """Whether JAX notes which devices differ in these, as `jax.shard_map` asks it to.
+
+    It does so through its own primitives alone.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return False
+    return any(jax.typeof(x).manual_axis_type.varying for x in arrays)
 
 
 def patches(
@@ -90,19 +97,19 @@ def patches(
       [N, H', W', features], as `jax.lax.conv_general_dilated` but for rounding (1e-5).
     """
     kh, kw, channels, width = rhs.shape
-    count = len(lhs)
-    x = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    height, columns = _outputs(x.shape, (kh, kw), window_strides)
     kernel = rhs.reshape(kh * kw * channels, width)
 
     def product(x):
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         copies = _shifted(x, (kh, kw), window_strides)
         return jnp.matmul(copies, kernel, precision=precision)
 
+    count, height, columns, _ = jax.eval_shape(product, lhs).shape
+
     size = _block(count, height * columns * lhs.dtype.itemsize, len(kernel), width)
     if kh * kw == 1 or size == count:
-        return product(x)
-    y = jax.lax.map(jax.checkpoint(product), _blocks(x, size))
+        return product(lhs)
+    y = jax.lax.map(jax.checkpoint(product), _blocks(lhs, size))
     return y.reshape(-1, height, columns, width)[:count]
 
 
@@ -128,18 +135,16 @@ def kernel_gradient(
     (top, bottom), sides = padding
     count, height, columns = out.shape[:3]
     split = kw * channels + kh * features < kh * kw * channels
-    x = jnp.pad(lhs, ((0, 0), (0, 0) if split else padding[0], sides, (0, 0)))
-    if split:
-        # Row r of the images meets row r + top - i of the result under the kernel's i.
-        rows = (kh - 1 - top, kh - 1 - bottom)
-        out = jnp.pad(out, ((0, 0), rows, (0, 0), (0, 0)))
 
     def product(x, out):
         if split:
-            x = _shifted(x, (1, kw))
-            out = _shifted(out, (kh, 1))
+            # Row r of the images meets row r + top - i of the result under the
+            # kernel's i.
+            rows = (kh - 1 - top, kh - 1 - bottom)
+            x = _shifted(jnp.pad(x, ((0, 0), (0, 0), sides, (0, 0))), (1, kw))
+            out = _shifted(jnp.pad(out, ((0, 0), rows, (0, 0), (0, 0))), (kh, 1))
         else:
-            x = _shifted(x, size)
+            x = _shifted(jnp.pad(x, ((0, 0), *padding, (0, 0))), size)
         x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
         return jnp.matmul(x.T, out, precision=precision)
 
@@ -147,10 +152,10 @@ def kernel_gradient(
     copies = kw * channels + kh * features if split else kh * kw * channels
     block = _block(count, place, copies, features)
     if block == count:
-        found = product(x, out)
+        found = product(lhs, out)
     else:
-        pairs = _blocks(x, block), _blocks(out, block)
-        zeros = jnp.zeros_like(jax.eval_shape(product, x, out))
+        pairs = _blocks(lhs, block), _blocks(out, block)
+        zeros = jnp.zeros_like(jax.eval_shape(product, lhs, out))
         found, _ = jax.lax.scan(lambda a, b: (a + product(*b), None), zeros, pairs)
     if split:
         # The last copy of the result is that of the kernel's first row.
@@ -159,15 +164,10 @@ def kernel_gradient(
     return found.reshape(kh, kw, channels, features)
 
 
-def _outputs(shape, size, strides):
-    """Rows and columns that a convolution of padded images makes."""
-    return [(n - k) // s + 1 for n, k, s in zip(shape[1:3], size, strides)]
-
-
 def _shifted(x, size, strides=(1, 1)):
     """For each place what the kernel sees there: [n, H', W', kh * kw * ch]."""
     (kh, kw), (sh, sw) = size, strides
-    height, columns = _outputs(x.shape, size, strides)
+    height, columns = ((n - k) // s + 1 for n, k, s in zip(x.shape[1:], size, strides))
     copies = [
         x[:, i : i + (height - 1) * sh + 1 : sh, j : j + (columns - 1) * sw + 1 : sw]
         for i in range(kh)

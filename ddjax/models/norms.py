@@ -4,6 +4,7 @@ A network collects `reports`: pairs (moments, running) of each layer it passes, 
 `running` is None for layers that keep no statistics. `outputs` sorts them.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -50,17 +51,42 @@ class BatchNorm(nn.Module):
         # Statistics in float32, also when the convolutions run in bfloat16.
         wide = x.astype(jnp.float32)
         moments = image_moments(wide)
-        used = before
         if train:
-            used = Moments(wide.mean((0, 1, 2)), wide.var((0, 1, 2)))
+            y, used = _standardised(wide, scale, bias, self.epsilon)
             count = math.prod(x.shape[:-1])
             unbiased = used.var * (count / max(count - 1, 1))
             keep = self.momentum
             running.mean.value = keep * before.mean + (1 - keep) * used.mean
             running.var.value = keep * before.var + (1 - keep) * unbiased
-        factor = scale * jax.lax.rsqrt(used.var + self.epsilon)
-        y = (wide - used.mean) * factor + bias
+        else:
+            factor = scale * jax.lax.rsqrt(before.var + self.epsilon)
+            y = (wide - before.mean) * factor + bias
         return y.astype(x.dtype), moments, before
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _standardised(x, scale, bias, epsilon):
+    """`(scale (x - mean) / sqrt(var + epsilon) + bias, (mean, var))` of a batch x."""
+    moments = Moments(x.mean((0, 1, 2)), x.var((0, 1, 2)))
+    factor = scale * jax.lax.rsqrt(moments.var + epsilon)
+    return (x - moments.mean) * factor + bias, moments
+
+
+@_standardised.defjvp
+def _(epsilon, given, tangents):
+    """The derivative, so written that its transpose sums over the batch twice.
+
+    JAX's own sums more often, for up to a tenth of a small network's gradient.
+    """
+    (x, scale, bias), (dx, dscale, dbias) = given, tangents
+    y, moments = _standardised(x, scale, bias, epsilon)
+    centred = x - moments.mean
+    inverse = jax.lax.rsqrt(moments.var + epsilon)
+    factor = scale * inverse
+    dmean, half_dvar = dx.mean((0, 1, 2)), (centred * dx).mean((0, 1, 2))
+    dfactor = dscale * inverse - factor * inverse**2 * half_dvar
+    dy = dx * factor + (dbias - factor * dmean) + centred * dfactor
+    return (y, moments), (dy, Moments(dmean, 2 * half_dvar))
 
 
 def instance_norm(*, name: str | None = None) -> nn.GroupNorm:

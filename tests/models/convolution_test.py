@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
+from jax.sharding import AxisType, PartitionSpec
 
 from ddjax import models, parallel
 from ddjax.models import convolution
@@ -211,6 +212,26 @@ class TestChoice:
         ours = [line for line in text.splitlines() if "stablehlo.convolution(" in line]
         assert len(ours) == 2  # forwards, and the images' gradient
         assert all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in ours)
+
+    def test_products_where_jax_follows_what_differs_between_devices(self):
+        """A primitive that it does not know would stop it."""
+        mesh = jax.make_mesh((2,), ("both",), (AxisType.Auto,))
+        split, whole = PartitionSpec("both"), PartitionSpec()
+
+        def slope(images, kernel):
+            return jax.grad(
+                lambda x: jnp.sum(
+                    convolution.convolve(x, kernel, (1, 1), ((1, 1), (1, 1)), **NHWC)
+                    ** 2
+                )
+            )(images)
+
+        program = jax.jit(
+            jax.shard_map(slope, mesh=mesh, in_specs=(split, whole), out_specs=split)
+        )
+        given = jnp.ones((2, 6, 6, 32)), jnp.ones((3, 3, 32, 4))
+        assert "convolution" not in program.lower(*given).as_text()
+        np.testing.assert_allclose(program(*given), slope(*given), rtol=1e-5)
 
     def test_xla_s_elsewhere(self, monkeypatch):
         monkeypatch.setattr(parallel, "is_cpu", lambda: False)
