@@ -25,7 +25,7 @@ class Frames:
 
         Args:
           stage: `checkpoint.Stage` of the set.
-          job: recover.Job.
+          job: jobs.Job.
         """
         self._stage, self._job, self._target = stage, job, None
         num_steps = job.num_steps

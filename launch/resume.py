@@ -53,7 +53,7 @@ def plan(job, stage: checkpoint.Stage, names: list[str]) -> Plan:
     """What is finished and what is left of this host's chunks.
 
     Args:
-      job: recover.Job.
+      job: jobs.Job.
       stage: of the recovery.
       names: of the parts of all chunks.
     """

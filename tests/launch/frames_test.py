@@ -9,7 +9,7 @@ import pytest
 
 from configs import default
 from ddjax import checkpoint, loop
-from launch import frames, progress, recover, squeeze
+from launch import frames, jobs, progress, recover, squeeze
 
 STEPS = 24
 
@@ -122,9 +122,9 @@ def test_state_that_is_not_finite_is_no_frame(tmp_path):
         def finalize(self, state, context, target):
             return target._replace(images=state * np.nan)
 
-    start = recover.recover.targets(np.arange(2), np.ones((2, 4, 4, 1)), 1)
+    start = jobs.recover.targets(np.arange(2), np.ones((2, 4, 4, 1)), 1)
     stage = checkpoint.Stage(tmp_path, "recover", "spoilt", {})
-    job = recover.Job(jax.random.key(0), Spoilt(), (), None, [np.arange(2)], 3)
+    job = jobs.Job(jax.random.key(0), Spoilt(), (), None, [np.arange(2)], 3)
     film = frames.Frames(stage, job)
     film._target = start
     film.look(1, np.ones((1, 2, 4, 4, 1), np.float32))
@@ -137,7 +137,7 @@ def test_a_host_without_the_first_chunk_writes_none(tmp_path, monkeypatch):
     stage = checkpoint.Stage(tmp_path, "recover", "stopped", {})
     frame = {"steps": np.array(0), "images": np.zeros((2, 4, 4, 1)), "rows": [0, 1]}
     stage.save_part("frame0", frame)
-    job = recover.Job(jax.random.key(0), None, (), None, [np.arange(2)], 3)
+    job = jobs.Job(jax.random.key(0), None, (), None, [np.arange(2)], 3)
     film = frames.Frames(stage, job)
     with monkeypatch.context() as patch:
         patch.setattr(frames.parallel, "is_primary", lambda: False)

@@ -15,6 +15,7 @@ from launch import (
     comparison,
     evaluate,
     image_costs,
+    jobs,
     plan,
     pool,
     progress,
@@ -141,7 +142,7 @@ def test_a_mosaic_begins_with_as_many_real_images(tmp_path):
     config = config_with(networks="random", learning_rate=0.0)
     source = sources.finder(config, tmp_path)
     teacher, seen = source(arms.ours(config), 2)
-    job = recover._prepare(config, tmp_path, teacher, seen, "dm/random", 2, 0)
+    job = jobs.prepare(config, tmp_path, teacher, seen, "dm/random", 2, 0)
     start = np.asarray(job.goals(job.cuts[0]).images)
     small = data.load("digits").images.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4)) / 255
     parts = start.reshape(20, 2, 4, 2, 4, 1).swapaxes(2, 3).reshape(80, 4, 4, 1)

@@ -8,7 +8,7 @@ import pytest
 
 from ddjax import checkpoint, recover
 from launch import resume
-from launch.recover import Job
+from launch.jobs import Job
 
 CUTS = [np.arange(i, i + 2) for i in range(0, 8, 2)]
 NAMES = [str(i) for i in range(len(CUTS))]

@@ -1,0 +1,31 @@
+"""Baselines: sets of real images, whole ones or put together from crops."""
+
+import numpy as np
+
+from ddjax import data, patches, selection
+from ddjax.types import DistilledSet
+from launch import program
+
+__all__ = ["rows", "select"]
+
+
+def select(config, teacher, seen, name, ipc, seed) -> DistilledSet:
+    """Real images, chosen class by class in the teacher's feature space, or crops."""
+    train = teacher.train
+    if name == "rded":
+        key = program.key(config, "recover", seed)
+        return patches.select(key, teacher.network.apply, teacher.variables, train, ipc)
+    chosen = rows(teacher, seen, name, ipc, seed)
+    weights = np.full(len(chosen), 1 / ipc, np.float32)
+    return DistilledSet(train.images[chosen], train.labels[chosen], weights)
+
+
+def rows(teacher, seen, name, ipc, seed) -> np.ndarray:
+    """Which of the training images a baseline chooses, class after class."""
+    return np.concatenate(
+        [
+            place.start
+            + selection.select(name, seen.features[place], ipc, 1000 * seed + k)
+            for k, place in enumerate(data.class_slices(teacher.train))
+        ]
+    )
