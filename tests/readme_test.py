@@ -1,12 +1,14 @@
 """The README's examples run, and its commands are the ones CI uses."""
 
 import doctest
+import json
 import pathlib
 import re
 
 import numpy as np
 import pytest
 
+from benchmarks import convolution
 from launch import report
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -93,3 +95,8 @@ def test_differences_are_made_of_the_records():
     lines = report.between(run, "wmdd/noise", "sre2l/noise")
     for line in lines.splitlines() if isinstance(lines, str) else lines:
         assert f"    {line}\n" in README
+
+
+def test_the_table_of_convolutions_is_made_of_the_records():
+    records = json.loads(convolution.RESULTS.read_text())["records"]
+    assert convolution.table(records) in README

@@ -186,9 +186,13 @@ def test_points_without_mass_change_nothing():
         assert float(padded.cost) == pytest.approx(float(plain.cost), rel=2e-6)
         np.testing.assert_allclose(padded.plan[:200, :20], plain.plan, atol=1e-6)
         assert not padded.plan[200:].any() and not padded.plan[:, 20:].any()
-        scale = 1e-4 * cost.max()
-        np.testing.assert_allclose(padded.f[:200], plain.f, atol=scale)
-        np.testing.assert_allclose(padded.g[:20], plain.g, atol=scale)
+        f, g = padded.f[:200], padded.g[:20]
+        if name == "random":  # equal masses have several optimal prices
+            scale = 1e-4 * cost.max()
+            np.testing.assert_allclose(f, plain.f, atol=scale)
+            np.testing.assert_allclose(g, plain.g, atol=scale)
+        assert float(f @ a + g @ b) == pytest.approx(float(plain.cost), rel=1e-3)
+        assert (f[:, None] + g <= cost + 1e-5 * cost.max()).all()
         assert np.isfinite(padded.f).all() and np.isfinite(padded.g).all()
 
 
