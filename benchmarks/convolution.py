@@ -29,13 +29,13 @@ from ddjax import losses, models, parallel
 from ddjax.types import DataInfo
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "convolution-cpu.json"
-# What, images, pixels a side, channels, width of the network.
+# Images, pixels a side, channels, width of the network.
 CASES = [
-    ("digits, width 32", 100, 8, 1, 32),
-    ("CIFAR-10's size, width 32", 32, 32, 3, 32),
-    ("CIFAR-10's size, width 32", 100, 32, 3, 32),
-    ("CIFAR-10's size, width 128", 32, 32, 3, 128),
-    ("CIFAR-10's size, width 128", 100, 32, 3, 128),
+    (100, 8, 1, 32),
+    (32, 32, 3, 32),
+    (100, 32, 3, 32),
+    (32, 32, 3, 128),
+    (100, 32, 3, 128),
 ]
 WORK = ("squeeze", "recover")
 
@@ -85,7 +85,7 @@ class Ours:
 
 def measured(case, torch_python, rounds: int, seconds: float) -> list[dict]:
     """The records of one case, one for each kind of work."""
-    what, count, side, channels, width = case
+    count, side, channels, width = case
     mean, std = (0.5,) * channels, (0.25,) * channels
     info = DataInfo("random", tuple("0123456789"), (side, side, channels), mean, std)
     network = models.create("convnet", info, width=width)
@@ -123,9 +123,9 @@ def measured(case, torch_python, rounds: int, seconds: float) -> list[dict]:
                     best[name] = min(best[name], side_.best(work, seconds))
             found.append(
                 {
-                    "what": what,
+                    "images": f"{count} of {side}x{side}x{channels}",
+                    "width": width,
                     "work": work,
-                    "images": count,
                     "seconds": best,
                     "times_as_fast": {
                         name: s / best["ours"] for name, s in best.items()
@@ -150,6 +150,27 @@ class _Theirs:
         return self._process.ask(f"best {work} {seconds}")
 
 
+def table(records: list[dict]) -> str:
+    """How many times as fast ours is, in Markdown."""
+    sides = {
+        "xla": "XLA's",
+        "torch": "PyTorch",
+        "torch, large pages": "with large pages",
+    }
+    titles = [
+        f"{work}: {title}" if side == "xla" else title
+        for work in WORK
+        for side, title in sides.items()
+    ]
+    rows = [["images", "width", *titles], ["---"] * (2 + len(titles))]
+    for one, two in zip(records[::2], records[1::2]):  # as WORK has them
+        times = [
+            f"{r['times_as_fast'][side]:.2f}" for r in (one, two) for side in sides
+        ]
+        rows.append([one["images"], str(one["width"]), *times])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch")
@@ -168,11 +189,15 @@ def main():
                 f"{name} {1000 * s:.1f} ms ({record['times_as_fast'][name]:.2f})"
                 for name, s in record["seconds"].items()
             )
-            print(f"{record['what']}, {record['images']}, {record['work']}: {told}")
+            print(
+                f"{record['images']}, width {record['width']}, {record['work']}: {told}"
+            )
         machine["load_after"] = beside.load()
         RESULTS.write_text(
             json.dumps({"machine": machine, "records": records}, indent=1) + "\n"
         )
+    if options.torch_python:
+        print(table(records))
 
 
 if __name__ == "__main__":
