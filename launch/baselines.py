@@ -10,7 +10,22 @@ __all__ = ["rows", "select"]
 
 
 def select(config, teacher, seen, name, ipc, seed) -> DistilledSet:
-    """Real images, chosen class by class in the teacher's feature space, or crops."""
+    """Real images, chosen class by class in the teacher's feature space, or crops.
+
+    Args:
+      config: of the experiment; its key, where crops are drawn.
+      teacher: with the training images.
+      seen: their features, in the order of the images.
+      name: of the baseline.
+      ipc: images per class.
+      seed: of the set.
+
+    Returns:
+      DistilledSet: [C * ipc] uint8 images, class after class, of equal weights.
+
+    Raises:
+      ValueError: a class has too few images.
+    """
     train = teacher.train
     if name == "rded":
         key = program.key(config, "recover", seed)
@@ -21,7 +36,7 @@ def select(config, teacher, seen, name, ipc, seed) -> DistilledSet:
 
 
 def rows(teacher, seen, name, ipc, seed) -> np.ndarray:
-    """Which of the training images a baseline chooses, class after class."""
+    """Which of the training images a baseline chooses: [C * ipc], class after class."""
     return np.concatenate(
         [
             place.start

@@ -1,8 +1,9 @@
 """Large pages of memory: a command on Linux asks for them before it allocates any.
 
 XLA takes the memory of each step afresh. In pages of 4 KB that is a fault of the
-processor for each, a third of a small network's step on a CPU (`benchmarks.convolution`);
-in pages of 2 MB there is almost none. glibc asks the kernel for those where an
+processor for each, a good part of a small network's step on a CPU (run
+`benchmarks.convolution` with GLIBC_TUNABLES=glibc.malloc.hugetlb=0, and without); in
+pages of 2 MB there is almost none. glibc asks the kernel for those where an
 environment variable says so when the process begins, which then is too late: the
 process begins anew, with the same number and the same arguments.
 """

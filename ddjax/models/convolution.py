@@ -13,8 +13,8 @@ from ddjax import parallel
 __all__ = ["convolve", "kernel_gradient", "patches"]
 
 _BLOCK = 2**20  # bytes of copies: what stays in a core's cache
-_FEW = 16  # channels below which, and pixels a side, XLA's convolution is the slower
-_SMALL = 4
+# Below so many channels, or pixels a side, products are faster than XLA's convolution.
+_FEW, _SMALL = 16, 4
 
 
 def convolve(
@@ -32,11 +32,10 @@ def convolve(
     """`jax.lax.conv_general_dilated` as flax calls it: NHWC, HWIO.
 
     On a CPU, where there are neither groups nor dilation, it is what is fastest there.
-    XLA convolves images well; its gradient in the kernel is up to forty times slower,
-    and inside of loops so is that in the images. So with stride 1 both gradients are
-    ours (`_conv`), and with others, or inside of `jax.shard_map`, all is products of
-    matrices (`patches`). Elsewhere, and while `parallel.cost` counts operations, XLA's
-    own.
+    XLA convolves images well; its gradients are slower, and inside of loops many times
+    slower. So with stride 1 both gradients are ours (`_conv`), and with others, or where
+    `jax.shard_map` checks what varies, all is products of matrices (`patches`).
+    Elsewhere, and while `parallel.cost` counts operations, XLA's own.
     """
     dilated = any(d not in (None, 1, (1, 1)) for d in (lhs_dilation, rhs_dilation))
     counted = parallel.counting.value
@@ -114,7 +113,7 @@ def patches(
 
 
 def kernel_gradient(
-    lhs: jax.Array, out: jax.Array, size: tuple[int, int], padding, *, precision=None
+    lhs: jax.Array, out: jax.Array, *, size: tuple[int, int], padding, precision=None
 ) -> jax.Array:
     """The gradient of a convolution of stride 1 in its kernel, by products of matrices.
 
@@ -211,10 +210,6 @@ def _conv(lhs, rhs, *, padding, precision):
     )
 
 
-def _kernel(lhs, out, *, size, padding, precision):
-    return kernel_gradient(lhs, out, size, padding, precision=precision)
-
-
 def _images_gradient(out, rhs, padding, precision):
     """The gradient in the images: each pixel collects from where it was seen."""
     padding = tuple(
@@ -224,11 +219,14 @@ def _images_gradient(out, rhs, padding, precision):
     return _conv_p.bind(out, turned, padding=padding, precision=precision)
 
 
-def _merged(x, axis, into):
-    """The axis of a batch, made one with another: its inner part where that is last."""
-    if into == 0:
-        x = jnp.moveaxis(x, axis, 0)
-        return x.reshape(-1, *x.shape[2:])
+def _as_images(x, axis):
+    """A batch along an axis as more images, or whatever comes first."""
+    x = jnp.moveaxis(x, axis, 0)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _as_features(x, axis):
+    """A batch along an axis as more features, those of each together."""
     x = jnp.moveaxis(x, axis, -2)
     return x.reshape(*x.shape[:-2], -1)
 
@@ -238,10 +236,10 @@ def _batched_conv(arguments, axes, *, padding, precision):
     (lhs, rhs), (lhs_axis, rhs_axis) = arguments, axes
     options = {"padding": padding, "precision": precision}
     if rhs_axis is None:
-        out = _conv_p.bind(_merged(lhs, lhs_axis, 0), rhs, **options)
+        out = _conv_p.bind(_as_images(lhs, lhs_axis), rhs, **options)
         return out.reshape(lhs.shape[lhs_axis], -1, *out.shape[1:]), 0
     if lhs_axis is None:
-        out = _conv_p.bind(lhs, _merged(rhs, rhs_axis, -1), **options)
+        out = _conv_p.bind(lhs, _as_features(rhs, rhs_axis), **options)
         return out.reshape(*out.shape[:-1], rhs.shape[rhs_axis], -1), out.ndim - 1
     one = functools.partial(patches, window_strides=(1, 1), **options)
     return jax.vmap(one, axes)(lhs, rhs), 0
@@ -251,9 +249,9 @@ def _batched_kernel(arguments, axes, *, size, padding, precision):
     (lhs, out), (lhs_axis, out_axis) = arguments, axes
     options = {"size": size, "padding": padding, "precision": precision}
     if lhs_axis is None:
-        found = _kernel_p.bind(lhs, _merged(out, out_axis, -1), **options)
+        found = _kernel_p.bind(lhs, _as_features(out, out_axis), **options)
         return found.reshape(*found.shape[:-1], out.shape[out_axis], -1), 3
-    return jax.vmap(functools.partial(_kernel, **options), axes)(lhs, out), 0
+    return jax.vmap(functools.partial(kernel_gradient, **options), axes)(lhs, out), 0
 
 
 def _primitive(name, function, static):
@@ -282,7 +280,9 @@ ad.defbilinear(
 )
 batching.primitive_batchers[_conv_p] = _batched_conv
 
-_kernel_p = _primitive("kernel_gradient", _kernel, ("size", "padding", "precision"))
+_kernel_p = _primitive(
+    "kernel_gradient", kernel_gradient, ("size", "padding", "precision")
+)
 ad.defbilinear(
     _kernel_p,
     lambda kernel, lhs, out, *, size, padding, precision: _images_gradient(

@@ -76,7 +76,7 @@ def _standardised(x, scale, bias, epsilon):
 def _(epsilon, given, tangents):
     """The derivative, so written that its transpose sums over the batch twice.
 
-    JAX's own sums more often, for up to a tenth of a small network's gradient.
+    JAX's own sums more often, which a small network feels.
     """
     (x, scale, bias), (dx, dscale, dbias) = given, tangents
     y, moments = _standardised(x, scale, bias, epsilon)
