@@ -17,52 +17,49 @@ _BLOCK = 2**20  # bytes of copies: what stays in a core's cache
 _FEW, _SMALL = 16, 4
 
 
-def convolve(
-    lhs,
-    rhs,
-    window_strides,
-    padding,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count=1,
-    precision=None,
-    **options,
-):
-    """`jax.lax.conv_general_dilated` as flax calls it: NHWC, HWIO.
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
-    On a CPU, where there are neither groups nor dilation, it is what is fastest there.
-    XLA convolves images well; its gradients are slower, and inside of loops many times
-    slower. So with stride 1 both gradients are ours (`_conv`), and with others, or where
+
+def convolve(
+    lhs: jax.Array, rhs: jax.Array, strides, padding, *, groups: int = 1
+) -> jax.Array:
+    """The convolution of [N, H, W, ch] with [kh, kw, ch / groups, features].
+
+    On a CPU, where there are no groups, it is what is fastest there. XLA convolves
+    images well; its gradients are slower, and inside of loops many times slower. So
+    with stride 1 both gradients are ours (`_conv`), and with others, or where
     `jax.shard_map` checks what varies, all is products of matrices (`patches`).
     Elsewhere, and while `parallel.cost` counts operations, XLA's own.
+
+    Args:
+      lhs: [N, H, W, ch].
+      rhs: [kh, kw, ch / groups, features].
+      strides: (rows, columns).
+      padding: ((top, bottom), (left, right)) zeros.
+      groups: of channels that do not see one another.
+
+    Returns:
+      [N, H', W', features], the same in all forms but for rounding (1e-5).
     """
-    dilated = any(d not in (None, 1, (1, 1)) for d in (lhs_dilation, rhs_dilation))
-    counted = parallel.counting.value
-    if parallel.is_cpu() and not counted and feature_group_count == 1 and not dilated:
-        return _on_cpu(lhs, rhs, tuple(window_strides), padding, precision)
+    if parallel.is_cpu() and not parallel.counting.value and groups == 1:
+        return _on_cpu(lhs, rhs, tuple(strides), padding)
     return jax.lax.conv_general_dilated(
         lhs,
         rhs,
-        window_strides,
+        strides,
         padding,
-        lhs_dilation,
-        rhs_dilation,
-        dimension_numbers,
-        feature_group_count,
-        precision=precision,
-        **options,
+        dimension_numbers=_NUMBERS,
+        feature_group_count=groups,
     )
 
 
-def _on_cpu(lhs, rhs, strides, padding, precision):
+def _on_cpu(lhs, rhs, strides, padding):
     size = rhs.shape[:2]
     # The gradient's padding is what the kernel's size leaves of this one.
     fits = all(max(pair) < k for pair, k in zip(padding, size))
     if strides == (1, 1) and math.prod(size) > 1 and fits and not _followed(lhs, rhs):
-        padding = tuple(map(tuple, padding))
-        return _conv_p.bind(lhs, rhs, padding=padding, precision=precision)
-    return patches(lhs, rhs, strides, padding, precision=precision)
+        return _conv_p.bind(lhs, rhs, padding=tuple(map(tuple, padding)))
+    return patches(lhs, rhs, strides, padding)
 
 
 def _followed(*arrays):
@@ -75,9 +72,7 @@ def _followed(*arrays):
     return any(jax.typeof(x).manual_axis_type.varying for x in arrays)
 
 
-def patches(
-    lhs: jax.Array, rhs: jax.Array, window_strides, padding, *, precision=None
-) -> jax.Array:
+def patches(lhs: jax.Array, rhs: jax.Array, strides, padding) -> jax.Array:
     """A convolution as shifted copies and a product of matrices, a few images at a time.
 
     The copies take kh kw times the memory of the images. A megabyte of them stays in
@@ -88,20 +83,18 @@ def patches(
     Args:
       lhs: [N, H, W, ch].
       rhs: [kh, kw, ch, features].
-      window_strides: (rows, columns).
+      strides: (rows, columns).
       padding: ((top, bottom), (left, right)) zeros.
-      precision: of the product.
 
     Returns:
-      [N, H', W', features], as `jax.lax.conv_general_dilated` but for rounding (1e-5).
+      [N, H', W', features].
     """
     kh, kw, channels, width = rhs.shape
     kernel = rhs.reshape(kh * kw * channels, width)
 
     def product(x):
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-        copies = _shifted(x, (kh, kw), window_strides)
-        return jnp.matmul(copies, kernel, precision=precision)
+        return jnp.matmul(_shifted(x, (kh, kw), strides), kernel)
 
     count, height, columns, _ = jax.eval_shape(product, lhs).shape
 
@@ -113,7 +106,7 @@ def patches(
 
 
 def kernel_gradient(
-    lhs: jax.Array, out: jax.Array, *, size: tuple[int, int], padding, precision=None
+    lhs: jax.Array, out: jax.Array, *, size: tuple[int, int], padding
 ) -> jax.Array:
     """The gradient of a convolution of stride 1 in its kernel, by products of matrices.
 
@@ -125,7 +118,6 @@ def kernel_gradient(
       out: [N, H', W', features], the gradient in the result.
       size: (kh, kw) of the kernel.
       padding: ((top, bottom), (left, right)) zeros round `lhs`.
-      precision: of the product.
 
     Returns:
       [kh, kw, ch, features].
@@ -133,6 +125,7 @@ def kernel_gradient(
     (kh, kw), channels, features = size, lhs.shape[-1], out.shape[-1]
     (top, bottom), sides = padding
     count, height, columns = out.shape[:3]
+    wide = jnp.promote_types(lhs.dtype, jnp.float32)  # what is summed
     split = kw * channels + kh * features < kh * kw * channels
 
     def product(x, out):
@@ -145,7 +138,7 @@ def kernel_gradient(
         else:
             x = _shifted(jnp.pad(x, ((0, 0), *padding, (0, 0))), size)
         x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
-        return jnp.matmul(x.T, out, precision=precision)
+        return jnp.matmul(x.T, out, preferred_element_type=wide)
 
     place = height * columns * lhs.dtype.itemsize
     copies = kw * channels + kh * features if split else kh * kw * channels
@@ -156,6 +149,7 @@ def kernel_gradient(
         pairs = _blocks(lhs, block), _blocks(out, block)
         zeros = jnp.zeros_like(jax.eval_shape(product, lhs, out))
         found, _ = jax.lax.scan(lambda a, b: (a + product(*b), None), zeros, pairs)
+    found = found.astype(lhs.dtype)
     if split:
         # The last copy of the result is that of the kernel's first row.
         found = found.reshape(kw, channels, kh, features)[:, :, ::-1]
@@ -200,23 +194,22 @@ def _blocks(x, size):
 # closed under differentiation, forwards, backwards, and again.
 
 
-def _conv(lhs, rhs, *, padding, precision):
+def _conv(lhs, rhs, *, padding):
     """[N, H, W, ch] and [kh, kw, ch, features] to [N, H', W', features]."""
     if lhs.shape[-1] < _FEW or min(lhs.shape[1:3]) < _SMALL:
-        return patches(lhs, rhs, (1, 1), padding, precision=precision)
-    numbers = ("NHWC", "HWIO", "NHWC")
+        return patches(lhs, rhs, (1, 1), padding)
     return jax.lax.conv_general_dilated(
-        lhs, rhs, (1, 1), padding, dimension_numbers=numbers, precision=precision
+        lhs, rhs, (1, 1), padding, dimension_numbers=_NUMBERS
     )
 
 
-def _images_gradient(out, rhs, padding, precision):
+def _images_gradient(out, rhs, padding):
     """The gradient in the images: each pixel collects from where it was seen."""
     padding = tuple(
         (k - 1 - low, k - 1 - high) for k, (low, high) in zip(rhs.shape, padding)
     )
     turned = rhs[::-1, ::-1].swapaxes(2, 3)
-    return _conv_p.bind(out, turned, padding=padding, precision=precision)
+    return _conv_p.bind(out, turned, padding=padding)
 
 
 def _as_images(x, axis):
@@ -231,23 +224,22 @@ def _as_features(x, axis):
     return x.reshape(*x.shape[:-2], -1)
 
 
-def _batched_conv(arguments, axes, *, padding, precision):
+def _batched_conv(arguments, axes, *, padding):
     """Batches of images are more images; those of kernels more features, or products."""
     (lhs, rhs), (lhs_axis, rhs_axis) = arguments, axes
-    options = {"padding": padding, "precision": precision}
     if rhs_axis is None:
-        out = _conv_p.bind(_as_images(lhs, lhs_axis), rhs, **options)
+        out = _conv_p.bind(_as_images(lhs, lhs_axis), rhs, padding=padding)
         return out.reshape(lhs.shape[lhs_axis], -1, *out.shape[1:]), 0
     if lhs_axis is None:
-        out = _conv_p.bind(lhs, _as_features(rhs, rhs_axis), **options)
+        out = _conv_p.bind(lhs, _as_features(rhs, rhs_axis), padding=padding)
         return out.reshape(*out.shape[:-1], rhs.shape[rhs_axis], -1), out.ndim - 1
-    one = functools.partial(patches, window_strides=(1, 1), **options)
+    one = functools.partial(patches, strides=(1, 1), padding=padding)
     return jax.vmap(one, axes)(lhs, rhs), 0
 
 
-def _batched_kernel(arguments, axes, *, size, padding, precision):
+def _batched_kernel(arguments, axes, *, size, padding):
     (lhs, out), (lhs_axis, out_axis) = arguments, axes
-    options = {"size": size, "padding": padding, "precision": precision}
+    options = {"size": size, "padding": padding}
     if lhs_axis is None:
         found = _kernel_p.bind(lhs, _as_features(out, out_axis), **options)
         return found.reshape(*found.shape[:-1], out.shape[out_axis], -1), 3
@@ -268,28 +260,22 @@ def _primitive(name, function, static):
     return primitive
 
 
-_conv_p = _primitive("convolve", _conv, ("padding", "precision"))
+_conv_p = _primitive("convolve", _conv, ("padding",))
 ad.defbilinear(
     _conv_p,
-    lambda out, lhs, rhs, *, padding, precision: _images_gradient(
-        out, rhs, padding, precision
-    ),
-    lambda out, lhs, rhs, *, padding, precision: _kernel_p.bind(
-        lhs, out, size=rhs.aval.shape[:2], padding=padding, precision=precision
+    lambda out, lhs, rhs, *, padding: _images_gradient(out, rhs, padding),
+    lambda out, lhs, rhs, *, padding: _kernel_p.bind(
+        lhs, out, size=rhs.aval.shape[:2], padding=padding
     ),
 )
 batching.primitive_batchers[_conv_p] = _batched_conv
 
-_kernel_p = _primitive(
-    "kernel_gradient", kernel_gradient, ("size", "padding", "precision")
-)
+_kernel_p = _primitive("kernel_gradient", kernel_gradient, ("size", "padding"))
 ad.defbilinear(
     _kernel_p,
-    lambda kernel, lhs, out, *, size, padding, precision: _images_gradient(
-        out, kernel, padding, precision
-    ),
-    lambda kernel, lhs, out, *, size, padding, precision: _conv_p.bind(
-        lhs, kernel, padding=padding, precision=precision
+    lambda kernel, lhs, out, *, size, padding: _images_gradient(out, kernel, padding),
+    lambda kernel, lhs, out, *, size, padding: _conv_p.bind(
+        lhs, kernel, padding=padding
     ),
 )
 batching.primitive_batchers[_kernel_p] = _batched_kernel

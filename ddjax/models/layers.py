@@ -40,6 +40,39 @@ def _uniform_fan_in(gain_squared: float, fan_in: int | None = None):
 _TORCH = 1 / 3
 
 
+class _Conv(nn.Module):
+    """A square convolution; see `conv`."""
+
+    features: int
+    size: int
+    stride: int
+    padding: int
+    groups: int
+    use_bias: bool
+    initializer: str | float
+    in_features: int
+
+    def __call__(self, x):
+        y, bias = self.apart(x)
+        return y if bias is None else y + bias
+
+    @nn.compact
+    def apart(self, x):
+        """The convolution alone, and the bias that is still to be added, or None."""
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", _kernel_init(self.initializer), shape)
+        y = convolution.convolve(
+            *nn.dtypes.promote_dtype(x, kernel),
+            (self.stride,) * 2,
+            ((self.padding,) * 2,) * 2,
+            groups=self.groups,
+        )
+        if not self.use_bias:
+            return y, None
+        init = _bias_init(self.initializer, self.size**2 * self.in_features)
+        return y, self.param("bias", init, (self.features,))
+
+
 def conv(
     features: int,
     size: int,
@@ -51,7 +84,7 @@ def conv(
     init: str | float = "he",
     in_features: int = 0,
     name: str | None = None,
-) -> nn.Conv:
+) -> _Conv:
     """A square convolution with the same explicit padding on both sides.
 
     (Flax's "SAME" pads a strided convolution on one side only; PyTorch does not.)
@@ -69,16 +102,15 @@ def conv(
       name: of the layer in PyTorch's network.
     """
     padding = size // 2 if padding is None else padding
-    return nn.Conv(
+    return _Conv(
         features,
-        (size, size),
+        size,
         stride,
-        padding=((padding, padding), (padding, padding)),
-        feature_group_count=groups,
-        use_bias=use_bias,
-        kernel_init=_kernel_init(init),
-        bias_init=_bias_init(init, size * size * in_features),
-        conv_general_dilated=convolution.convolve,
+        padding,
+        groups,
+        use_bias,
+        init,
+        in_features,
         name=name,
     )
 
@@ -127,8 +159,8 @@ def _bias_init(init, fan_in):
 
 def conv_norm(x, train: bool, names: tuple[str, str], kind: str = "batch", **options):
     """A convolution (`options` are `conv`'s) and its `norms.norm`: `(y, reports)`."""
-    x = conv(name=names[0], **options)(x)
-    return norms.norm(x, kind, train, name=names[1])
+    x, bias = conv(name=names[0], **options).apart(x)
+    return norms.norm(x, kind, train, bias, name=names[1])
 
 
 def attention(query, key, value, bias=0.0):

@@ -33,13 +33,17 @@ class BatchNorm(nn.Module):
     `running` the layer's statistics before the call. From the per-image moments the
     statistics of any group of images follow by the law of total variance, without
     the cancellation of E[x^2] - E[x]^2.
+
+    A convolution's bias may come as `shift`, [c], what is still to be added to x. It
+    moves the means and nothing else, so the pass over x that adds it, and in training
+    the one that sums its gradient (zero, but for rounding), are saved.
     """
 
     momentum: float = 0.9  # PyTorch's 0.1, counted from the other side
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x, train: bool, shift=0.0):
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -49,10 +53,11 @@ class BatchNorm(nn.Module):
         )
         before = Moments(running.mean.value, running.var.value)
         # Statistics in float32, also when the convolutions run in bfloat16.
-        wide = x.astype(jnp.float32)
-        moments = image_moments(wide)
+        wide = _wide(x)
+        moments = _moved(image_moments(wide), shift)
         if train:
             y, used = _standardised(wide, scale, bias, self.epsilon)
+            used = _moved(used, shift)
             count = math.prod(x.shape[:-1])
             unbiased = used.var * (count / max(count - 1, 1))
             keep = self.momentum
@@ -60,7 +65,7 @@ class BatchNorm(nn.Module):
             running.var.value = keep * before.var + (1 - keep) * unbiased
         else:
             factor = scale * jax.lax.rsqrt(before.var + self.epsilon)
-            y = (wide - before.mean) * factor + bias
+            y = (wide - (before.mean - shift)) * factor + bias
         return y.astype(x.dtype), moments, before
 
 
@@ -116,7 +121,7 @@ class LayerNorm(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        wide = x.astype(jnp.float32)
+        wide = _wide(x)
         centred = wide - wide.mean(-1, keepdims=True)
         factor = jax.lax.rsqrt(wide.var(-1, keepdims=True) + self.epsilon)
         y = centred * factor * scale + bias
@@ -125,24 +130,36 @@ class LayerNorm(nn.Module):
 
 def image_moments(x: jax.Array) -> Moments:
     """Moments [N, c] of each image of x [N, ..., c], over pixels or tokens."""
-    wide = x.astype(jnp.float32)
+    wide = _wide(x)
     inside = tuple(range(1, x.ndim - 1))
     return Moments(wide.mean(inside), wide.var(inside))
 
 
-def norm(x, kind: str, train: bool, *, name: str):
-    """Normalises x [N, H, W, c] by "batch", "instance" or "none".
+def _wide(x):
+    """In float32 at least: what is summed."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _moved(moments, shift):
+    return moments._replace(mean=moments.mean + shift)
+
+
+def norm(x, kind: str, train: bool, bias=None, *, name: str):
+    """Normalises x [N, H, W, c] + bias [c] by "batch", "instance" or "none".
 
     Returns:
       `(y, reports)`: pairs (moments, running), none or one. InstanceNorm makes the
       moments of all images the same, so there is nothing to report; "none" reports
       those of what BatchNorm would read, without running statistics (ours).
     """
+    bias = 0.0 if bias is None else bias
     if kind == "batch":
-        y, *report = BatchNorm(name=name)(x, train)
+        y, *report = BatchNorm(name=name)(x, train, bias)
         return y, [report]
     if kind == "instance":
-        return instance_norm(name=name)(x), []
+        # Whatever the bias; it computes in float32.
+        return instance_norm(name=name)(x).astype(x.dtype), []
+    x = x + bias
     return x, [(image_moments(x), None)]
 
 

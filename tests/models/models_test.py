@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import chex
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,12 +194,13 @@ class TestLayout:
                 variables,
                 x,
                 train=False,
-                capture_intermediates=lambda layer, _: type(layer).__name__ == "Conv",
+                capture_intermediates=lambda _, method: method == "apart",
                 mutable=["intermediates"],
             )
 
         (_, out), extra = apply(variables, x)
-        captured = jax.tree.leaves(extra["intermediates"])
+        found = flax.traverse_util.flatten_dict(extra["intermediates"]).values()
+        captured = [y if bias is None else y + bias for ((y, bias),) in found]
         # The dictionary is sorted by name, not by depth: compare as sets of arrays.
         wanted = sorted((x.shape[-1], float(jnp.sum(x.mean((1, 2))))) for x in captured)
         got = sorted((m.mean.shape[-1], float(jnp.sum(m.mean))) for m in out["moments"])
