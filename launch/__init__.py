@@ -1,5 +1,10 @@
 """Commands: `python -m launch.recover` and its like."""
 
-from launch import pages
+import os
+import sys
 
-pages.begin_anew()
+from launch import pages, xla
+
+if sys.argv[0] == "-m":  # Python looks for the command that it is to run
+    os.environ.update(xla.environment())
+    pages.begin_anew()

@@ -22,11 +22,10 @@ _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def begin_anew() -> None:
     """Begins `python -m launch...` anew with large pages, where it has none.
 
-    Only while Python looks for the module that it is to run: a package that is
-    imported, or run by a debugger, leaves the process alone.
+    To be called while Python looks for the module that it is to run.
     """
     wanted = environment()
-    if sys.argv[0] == "-m" and sys.executable and wanted:
+    if sys.executable and wanted:
         command = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, command, {**os.environ, **wanted})
 

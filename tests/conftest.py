@@ -1,9 +1,8 @@
 """Two fake devices, programs soon compiled, and fixtures small enough for two cores."""
 
-import importlib.metadata
 import os
 
-from launch import pages
+from launch import pages, xla
 
 os.environ.update(pages.environment())  # of the processes that tests begin
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before jax is imported
@@ -14,9 +13,9 @@ os.environ.setdefault("NPROC", "8")
 # Compiling is most of what tests take, and their programs run once: with fewer
 # optimisations it takes half as long. JAX_DISABLE_MOST_OPTIMIZATIONS=0 has them all.
 few = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
-if few and importlib.metadata.version("jaxlib").startswith("0.10."):
-    # A jaxlib that does not know the flag would stop.
+if few and xla.knows("xla_cpu_use_fusion_emitters"):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.update(xla.environment())  # as the processes that tests begin have it
 
 import jax
 import numpy as np

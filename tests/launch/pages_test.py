@@ -65,7 +65,6 @@ class TestBeginAnew:
         return calls
 
     def test_same_command(self, machine, monkeypatch, begun):
-        monkeypatch.setattr(sys, "argv", ["-m", "--ipc=1"])
         monkeypatch.setattr(
             sys, "orig_argv", ["python", "-X", "dev", "-m", "launch.recover", "--ipc=1"]
         )
@@ -75,14 +74,7 @@ class TestBeginAnew:
         assert command == [sys.executable, *sys.orig_argv[1:]]
         assert environment == {**os.environ, **WANTED}
 
-    @pytest.mark.parametrize("first", ["-c", "", "/somewhere/pytest"])
-    def test_not_where_it_is_imported(self, machine, monkeypatch, begun, first):
-        monkeypatch.setattr(sys, "argv", [first])
-        pages.begin_anew()
-        assert not begun
-
     def test_once(self, machine, monkeypatch, begun):
-        monkeypatch.setattr(sys, "argv", ["-m"])
         monkeypatch.setenv(*next(iter(WANTED.items())))
         pages.begin_anew()
         assert not begun
