@@ -50,6 +50,13 @@ def finish(config, arg, **variants):
     if arg:
         config.name += f"_{arg}"
         variants[arg](config)
+    for model in (
+        config.squeeze.model,
+        config.surrogates.model,
+        *config.student.models.values(),
+    ):
+        if "dtype" not in model:
+            model.dtype = "float32"
     config.lock()
     return config
 

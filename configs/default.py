@@ -46,6 +46,10 @@ def base():
         "depth": 3,
         "norm": "batch",
         "initializer": "torch",
+        # Of convolutions and products: "float32", or "bfloat16", sooner on most
+        # accelerators. Every network has this option; norms, losses and parameters stay
+        # float32.
+        "dtype": "float32",
     }
 
     config.squeeze = config_dict.ConfigDict()

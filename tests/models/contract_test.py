@@ -4,23 +4,16 @@ import functools
 from typing import Any, NamedTuple
 from unittest import mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from ddjax import losses, models
 from ddjax.models import (
-    convnet,
-    convnext,
     convolution,
-    efficientnet,
-    mobilenet,
-    resnet,
-    resnetap,
-    swin,
-    vgg,
-    vit,
 )
 from ddjax.types import DataInfo, Moments
 
@@ -52,6 +45,7 @@ SHALLOW = {
     "swin_tiny": {"blocks": (1, 2, 1, 1)},
     "convnext_tiny": {"blocks": (1, 2, 1, 1)},
 }
+PRODUCTS = {"dot_general", "conv_general_dilated", "convolve", "kernel_gradient"}
 # The smallest images that each takes.
 SMALLEST = {
     "convnet": 8,
@@ -86,9 +80,16 @@ def traced(name, shape, **options):
     options = SHALLOW.get(name, {}) | options
     kernels, sides = [], []
 
-    def conv(x, kernel, strides, padding, **options):
-        y = jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-        if options["feature_group_count"] == 1:
+    def conv(x, kernel, strides, padding, groups):
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        if groups == 1:
             kernels.append(kernel.shape)
             sides.append(y.shape[1])
         return y
@@ -137,6 +138,27 @@ class TestAll:
         logits, stats = jax.eval_shape(train, found.variables, images)
         assert logits.shape == (2, 3)
         assert stats == found.variables["batch_stats"]
+
+    def test_products_in_bfloat16(self, name):
+        """And nothing else: what comes out is as wide as it ever was."""
+        found = traced(name, self.SHAPE, dtype="bfloat16")
+        wanted = traced(name, self.SHAPE)
+        images = jax.ShapeDtypeStruct((2, *self.SHAPE), jnp.float32)
+
+        def slopes(variables, images):
+            def loss(params, images):
+                given = {**variables, "params": params}
+                logits, stats = found.network.apply_train(given, images)
+                return jnp.sum(logits), stats
+
+            return jax.grad(loss, (0, 1), has_aux=True)(variables["params"], images)
+
+        assert found.variables == wanted.variables
+        assert results(found, self.SHAPE) == results(wanted, self.SHAPE)
+        traced_slopes = jax.make_jaxpr(slopes)(found.variables, images)
+        assert {x.dtype for x in traced_slopes.out_avals} == {jnp.dtype("float32")}
+        kinds = {x.aval.dtype for e in products(traced_slopes.jaxpr) for x in e.invars}
+        assert kinds == {jnp.dtype("bfloat16")}
 
     def test_conv_replaces_all_but_depthwise_convolutions(self, name):
         found = traced(name, self.SHAPE)
@@ -202,35 +224,43 @@ class TestSizes:
         assert found.variables["params"]["pos_embed"].shape == (1, tokens + 1, 192)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        convnet.ConvNet,
-        resnet.ResNet18,
-        functools.partial(resnet.ResNet50, norm="instance"),
-        resnetap.ResNetAP10,
-        functools.partial(vgg.VGG11, head="mlp", width=4),
-        functools.partial(mobilenet.MobileNetV2, **SHALLOW["mobilenet_v2"]),
-        functools.partial(efficientnet.EfficientNetB0, **SHALLOW["efficientnet_b0"]),
-        functools.partial(vit.ViT, **SHALLOW["vit_tiny"]),
-        functools.partial(swin.SwinTiny, **SHALLOW["swin_tiny"]),
-        functools.partial(convnext.ConvNeXtTiny, **SHALLOW["convnext_tiny"]),
-    ],
-)
-def test_bfloat16_stays_and_moments_are_float32(make):
-    module = make(num_classes=3)
-    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    init = functools.partial(module.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), images)
+def products(jaxpr):
+    """The equations that multiply matrices or convolve, inner programs' too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in PRODUCTS:
+            yield equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from products(inner)
 
-    def halve(x):
-        return jax.ShapeDtypeStruct(x.shape, jnp.bfloat16)
 
-    params = jax.tree.map(halve, variables["params"])
-    apply = functools.partial(module.apply, train=False)
-    logits, out = jax.eval_shape(apply, {**variables, "params": params}, halve(images))
-    assert logits.dtype == out["features"].dtype == jnp.bfloat16
-    assert {x.dtype for x in jax.tree.leaves(out["moments"])} <= {jnp.dtype("float32")}
+def test_unknown_dtype(tiny_info):
+    with pytest.raises(ValueError, match="dtype 'half'; known: float32, bfloat16."):
+        models.create("convnet", tiny_info, dtype="half")
+
+
+def test_bfloat16_is_near(key, tiny_info):
+    """bfloat16 has eight bits, and a ReLU near zero may go the other way."""
+    narrow = models.create("convnet", tiny_info, width=16, dtype="bfloat16")
+    wide = models.create("convnet", tiny_info, width=16)
+    variables = wide.init(key)
+    images = jax.random.uniform(key, (64, *tiny_info.shape))
+    labels = jnp.arange(64) % tiny_info.num_classes
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(network, variables, images):
+        def loss(params, images):
+            logits, out = network.apply_batch({**variables, "params": params}, images)
+            told = logits, out["features"], out["moments"]
+            return losses.cross_entropy(logits, labels), told
+
+        slopes, told = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], images)
+        return told, slopes
+
+    got, wanted = (run(network, variables, images) for network in (narrow, wide))
+    chex.assert_trees_all_equal_dtypes(got, wanted)
+    for most, ours, theirs in zip((0.02, 0.15), got, wanted):
+        for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+            assert np.linalg.norm(one - other) <= most * np.linalg.norm(other)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny", "convnext_tiny"])
