@@ -47,8 +47,8 @@ def base():
         "norm": "batch",
         "initializer": "torch",
         # Of convolutions and products: "float32", or "bfloat16", sooner on most
-        # accelerators. Every network has this option; norms, losses and parameters stay
-        # float32.
+        # accelerators. Every network has this option; norms, the last layer, losses and
+        # parameters stay float32.
         "dtype": "float32",
     }
 

@@ -52,6 +52,6 @@ class ConvNet(nn.Module):
             )
             reports += more
             x = layers.avg_pool(nn.relu(x))
-        features = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        features = norms.widened(x.transpose(0, 3, 1, 2).reshape(len(x), -1))
         head = layers.dense(self.num_classes, features.shape[-1], name="classifier")
         return head(features), norms.outputs(features, reports)

@@ -3,7 +3,6 @@
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ddjax.models import layers, norms
 
@@ -70,8 +69,7 @@ class ConvNeXtTiny(nn.Module):
             for index in range(count):
                 x, report = Block(name=f"features.{2 * stage + 1}.{index}")(x)
                 reports.append(report)
-        pooled = jnp.mean(x, (1, 2))
-        features, report = norms.LayerNorm(name="classifier.0")(pooled)
+        features, report = norms.LayerNorm(name="classifier.0")(layers.pooled(x))
         logits = layers.dense(self.num_classes, init=0.02, name="classifier.2")(
             features
         )

@@ -15,9 +15,7 @@ __all__ = ["convolve", "kernel_gradient", "patches"]
 _BLOCK = 2**20  # bytes of copies: what stays in a core's cache
 # Below so many channels, or pixels a side, products are faster than XLA's convolution.
 _FEW, _SMALL = 16, 4
-
-
-_NUMBERS = ("NHWC", "HWIO", "NHWC")
+_NUMBERS = ("NHWC", "HWIO", "NHWC")  # dimensions of images, kernel and result
 
 
 def convolve(

@@ -85,9 +85,9 @@ def create(name: str, info: DataInfo, *, dtype: str = "float32", **options) -> N
         "efficientnet_b0", "vit_tiny", "vit_small", "swin_tiny" or "convnext_tiny".
       info: gives the number of classes, the image shape, and the mean and standard
         deviation that the network subtracts and divides by.
-      dtype: of convolutions and products, "float32" or "bfloat16": half the memory and
-        up to twice the speed where the accelerator has units for it. Variables, norms
-        with what they report, features, logits and gradients are float32 in both.
+      dtype: of convolutions and products, "float32" or "bfloat16": half the memory, and
+        sooner where the accelerator has units for it. Variables, norms with what they
+        report, features, the last layer and gradients are float32 in both.
       **options: fields of the module, such as `width`, `depth`, `norm`, `stem`.
 
     Raises:

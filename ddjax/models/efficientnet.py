@@ -122,7 +122,7 @@ class EfficientNetB0(nn.Module):
             features=4 * x.shape[-1],
             size=1,
         )
-        features = jnp.mean(nn.silu(x), (1, 2))
+        features = layers.pooled(nn.silu(x))
         head = nn.Dense(
             self.num_classes,
             # Uniform on +-1 / sqrt(outputs).

@@ -21,6 +21,7 @@ __all__ = [
     "is_small",
     "max_pool",
     "patch",
+    "pooled",
 ]
 
 
@@ -191,6 +192,14 @@ def avg_pool(x: jax.Array, size: int = 2) -> jax.Array:
     x = x.reshape(count, height, size, width, size, channels)
     corners = [x[:, :, i, :, j] for i in range(size) for j in range(size)]
     return sum(corners) / size**2
+
+
+def pooled(x: jax.Array) -> jax.Array:
+    """Features [N, c]: the mean over the pixels of x [N, H, W, c], float32 at least.
+
+    So the last layer's logits are, too: of eight bits, some would be equal.
+    """
+    return jnp.mean(norms.widened(x), (1, 2))
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -3,7 +3,6 @@
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ddjax.models import layers, norms
 
@@ -111,6 +110,6 @@ class MobileNetV2(nn.Module):
             features=divisible(1280 * max(1.0, self.width)),
             size=1,
         )
-        features = jnp.mean(nn.relu6(x), (1, 2))
+        features = layers.pooled(nn.relu6(x))
         head = layers.dense(self.num_classes, init=0.01, name="classifier.1")
         return head(features), norms.outputs(features, reports + more)

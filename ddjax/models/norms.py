@@ -21,6 +21,7 @@ __all__ = [
     "instance_norm",
     "norm",
     "outputs",
+    "widened",
 ]
 
 
@@ -53,7 +54,7 @@ class BatchNorm(nn.Module):
         )
         before = Moments(running.mean.value, running.var.value)
         # Statistics in float32, also when the convolutions run in bfloat16.
-        wide = _wide(x)
+        wide = widened(x)
         moments = _moved(image_moments(wide), shift)
         if train:
             y, used = _standardised(wide, scale, bias, self.epsilon)
@@ -121,7 +122,7 @@ class LayerNorm(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        wide = _wide(x)
+        wide = widened(x)
         centred = wide - wide.mean(-1, keepdims=True)
         factor = jax.lax.rsqrt(wide.var(-1, keepdims=True) + self.epsilon)
         y = centred * factor * scale + bias
@@ -130,13 +131,13 @@ class LayerNorm(nn.Module):
 
 def image_moments(x: jax.Array) -> Moments:
     """Moments [N, c] of each image of x [N, ..., c], over pixels or tokens."""
-    wide = _wide(x)
+    wide = widened(x)
     inside = tuple(range(1, x.ndim - 1))
     return Moments(wide.mean(inside), wide.var(inside))
 
 
-def _wide(x):
-    """In float32 at least: what is summed."""
+def widened(x: jax.Array) -> jax.Array:
+    """In float32 at least: what is summed, and what the last layer reads."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -3,7 +3,6 @@
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ddjax.models import layers, norms
 
@@ -119,7 +118,7 @@ class ResNet(nn.Module):
                 )
                 x, more = unit(x, train)
                 reports += more
-        features = jnp.mean(x, (1, 2))
+        features = layers.pooled(x)
         head = layers.dense(self.num_classes, features.shape[-1], name="fc")
         return head(features), norms.outputs(features, reports)
 

@@ -1,7 +1,6 @@
 """ResNetAP-10, the condensation field's ResNet with average pooling."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from ddjax.models import layers, norms
 
@@ -101,6 +100,6 @@ class ResNetAP10(nn.Module):
             )
             x, more = block(x, train)
             reports += more
-        features = jnp.mean(x, (1, 2))
+        features = layers.pooled(x)
         head = layers.dense(self.num_classes, features.shape[-1], name="fc")
         return head(features), norms.outputs(features, reports)

@@ -160,7 +160,7 @@ class SwinTiny(nn.Module):
                 x, more = Block(heads, window, shift, name=name)(x)
                 reports += more
         x, report = _norm(name="norm")(x)
-        features = jnp.mean(x, (1, 2))
+        features = layers.pooled(x)
         logits = _dense(self.num_classes, name="head")(features)
         return logits, norms.outputs(features, [*reports, report])
 

@@ -69,10 +69,10 @@ class VGG11(nn.Module):
             reports += more
             layer += 2 if self.norm == "none" else 3  # ReLU counts too
         if self.head == "linear" or (self.head == "auto" and small):
-            features = jnp.mean(x, (1, 2))
+            features = layers.pooled(x)
             head = layers.dense(self.num_classes, x.shape[-1], name="classifier")
         else:
-            features = self._hidden(x)
+            features = norms.widened(self._hidden(x))
             head = layers.dense(self.num_classes, init=0.01, name="classifier.6")
         return head(features), norms.outputs(features, reports)
 

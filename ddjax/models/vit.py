@@ -90,7 +90,7 @@ class ViT(nn.Module):
             x, more = Block(self.heads, name=f"blocks.{index}")(x)
             reports += more
         x, last = norms.LayerNorm(name="norm")(x)
-        features = x[:, 0]
+        features = norms.widened(x[:, 0])
         logits = layers.dense(self.num_classes, init=0.02, name="head")(features)
         return logits, norms.outputs(features, [*reports, last])
 
