@@ -39,6 +39,7 @@ OTHERS = {  # whether it has a side of PyTorch's
     "geometries": False,
     "memory": False,
     "ot": False,
+    "precision": False,
     "sampling": False,
     "scale": False,
     "scaling": False,
